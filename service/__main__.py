@@ -1,0 +1,5 @@
+"""`python -m service` is the command `fleetwatt`."""
+
+from service.cli import main
+
+main()

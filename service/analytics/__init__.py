@@ -1,0 +1,1 @@
+"""Data is read here: latest states, energy and efficiency, and figures about the engine itself."""

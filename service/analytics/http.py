@@ -1,0 +1,136 @@
+"""The read routes: latest states, energy summaries, figures about the engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, Router, get
+from litestar.di import Provide
+from litestar.params import QueryParameter
+
+from service import parameters
+from service.analytics.reads import Reads
+from service.problems import JSON, Problem
+
+_LIMIT_MAX = 10_000
+
+
+def _answer(body: dict[str, Any]) -> Response[bytes]:
+    return Response(content=msgspec.json.encode(body), media_type=JSON)
+
+
+def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[bytes]:
+    if body is None:
+        raise Problem(404, "unknown_device", f"no {what} {device_id!r} has ever reported")
+    return _answer(body)
+
+
+@get("/v1/ingest/meter/{meter_id:str}/current", summary="Latest state of a meter")
+async def meter_current(reads: Reads, meter_id: str) -> Response[bytes]:
+    """Give the newest reading of one meter."""
+    device_id = parameters.device("meterId", meter_id)
+    return _found(await reads.meter_current(device_id), "meter", device_id)
+
+
+@get("/v1/ingest/vehicle/{vehicle_id:str}/current", summary="Latest state of a vehicle")
+async def vehicle_current(reads: Reads, vehicle_id: str) -> Response[bytes]:
+    """Give the newest reading of one vehicle."""
+    device_id = parameters.device("vehicleId", vehicle_id)
+    return _found(await reads.vehicle_current(device_id), "vehicle", device_id)
+
+
+@get("/v1/analytics/meters/states", summary="Latest state of all meters, page by page")
+async def meter_states(
+    reads: Reads,
+    limit: str | None = None,
+    after: str | None = None,
+    since: str | None = None,
+    before: str | None = None,
+) -> Response[bytes]:
+    """Give meters in id order; filter by the time of the newest reading (since <= time < before)."""
+    return _answer(
+        await reads.meter_states(
+            {
+                **parameters.page(limit, after, _LIMIT_MAX),
+                "since": parameters.timestamp("since", since),
+                "before": parameters.timestamp("before", before),
+            }
+        )
+    )
+
+
+@get("/v1/analytics/vehicles/states", summary="Latest state of all vehicles, page by page")
+async def vehicle_states(
+    reads: Reads,
+    limit: str | None = None,
+    after: str | None = None,
+    since: str | None = None,
+    before: str | None = None,
+    soc_below: Annotated[str | None, QueryParameter(name="socBelow")] = None,
+) -> Response[bytes]:
+    """Give vehicles in id order; filter by the time of the newest reading and by state of charge."""
+    return _answer(
+        await reads.vehicle_states(
+            {
+                **parameters.page(limit, after, _LIMIT_MAX),
+                "since": parameters.timestamp("since", since),
+                "before": parameters.timestamp("before", before),
+                "soc_below": parameters.number("socBelow", soc_below, 0, 100),
+            }
+        )
+    )
+
+
+@get("/v1/analytics/performance/{vehicle_id:str}", summary="Energy billed, delivered and lost by a vehicle")
+async def performance(
+    reads: Reads,
+    vehicle_id: str,
+    from_: Annotated[str | None, QueryParameter(name="from")] = None,
+    to: str | None = None,
+) -> Response[bytes]:
+    """Give the energy summary over [from, to), the last 24 hours unless asked.
+
+    AC is what the meters of the vehicle's charging sessions counted while a session lasted; DC is what the
+    vehicle reported. efficiencyRatio is DC / AC, null without AC.
+    """
+    device_id = parameters.device("vehicleId", vehicle_id)
+    start, end = parameters.window(from_, to)
+    return _found(await reads.performance(device_id, start, end), "vehicle", device_id)
+
+
+@get("/v1/analytics/fleet", summary="Energy of the fleet, least efficient vehicles first")
+async def fleet(
+    reads: Reads,
+    from_: Annotated[str | None, QueryParameter(name="from")] = None,
+    to: str | None = None,
+    limit: str | None = None,
+) -> Response[bytes]:
+    """Give the fleet's energy over [from, to) and the vehicles with the lowest DC / AC."""
+    start, end = parameters.window(from_, to)
+    size = parameters.page(limit or "20", None, _LIMIT_MAX)["limit"]
+    return _answer(await reads.fleet(start, end, size))
+
+
+@get("/v1/analytics/stats", summary="Figures about the engine")
+async def stats(reads: Reads) -> Response[bytes]:
+    """Give devices, exact row counts, ingest rate and lag, dead letters, storage."""
+    return _answer(await reads.stats())
+
+
+def router(reads: Reads) -> Router:
+    """Give the read routes, bound to a pool."""
+    return Router(
+        path="/",
+        route_handlers=[
+            meter_current,
+            vehicle_current,
+            meter_states,
+            vehicle_states,
+            performance,
+            fleet,
+            stats,
+        ],
+        dependencies={"reads": Provide(lambda: reads, sync_to_thread=False)},
+        tags=["Analytics"],
+    )

@@ -1,0 +1,172 @@
+"""Parameters in, named queries, camelCase answers out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from service.db import fetch_all
+from service.settings import Settings
+from service.sql import query
+
+Pool = AsyncConnectionPool[AsyncConnection[dict[str, Any]]]
+_DECIMALS = 6
+
+
+def rounded(value: float | None) -> float | None:
+    """Round a figure for an answer: 6 decimals, a thousandth of a watt hour."""
+    return None if value is None else round(float(value), _DECIMALS)
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """Write a moment as UTC with a Z."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _meter_state(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "meterId": row["meter_id"],
+        "kwhConsumedAc": row["kwh_consumed_ac"],
+        "voltage": row["voltage"],
+        "timestamp": rfc3339(row["recorded_at"]),
+        "lastUpdated": rfc3339(row["updated_at"]),
+    }
+
+
+def _vehicle_state(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "vehicleId": row["vehicle_id"],
+        "soc": row["soc"],
+        "kwhDeliveredDc": row["kwh_delivered_dc"],
+        "batteryTemp": row["battery_temp"],
+        "timestamp": rfc3339(row["recorded_at"]),
+        "lastUpdated": rfc3339(row["updated_at"]),
+    }
+
+
+class Reads(NamedTuple):
+    """What the read routes ask the database."""
+
+    pool: Pool
+    settings: Settings
+
+    async def meter_current(self, device_id: str) -> dict[str, Any] | None:
+        """Give the latest state of a meter, None if it never reported."""
+        rows = await fetch_all(self.pool, query("meter_current"), {"id": device_id})
+        return _meter_state(rows[0]) if rows else None
+
+    async def vehicle_current(self, device_id: str) -> dict[str, Any] | None:
+        """Give the latest state of a vehicle, None if it never reported."""
+        rows = await fetch_all(self.pool, query("vehicle_current"), {"id": device_id})
+        return _vehicle_state(rows[0]) if rows else None
+
+    async def meter_states(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Give a page of meters; `next` is the id to go on after, null on the last page."""
+        rows = await fetch_all(self.pool, query("meter_states"), parameters)
+        return {"meters": [_meter_state(row) for row in rows], "next": _next(rows, "meter_id", parameters)}
+
+    async def vehicle_states(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Give a page of vehicles; `next` is the id to go on after, null on the last page."""
+        rows = await fetch_all(self.pool, query("vehicle_states"), parameters)
+        return {
+            "vehicles": [_vehicle_state(row) for row in rows],
+            "next": _next(rows, "vehicle_id", parameters),
+        }
+
+    async def performance(self, vehicle_id: str, start: datetime, end: datetime) -> dict[str, Any] | None:
+        """Give the energy summary of a vehicle over [start, end), None if nobody ever heard of it."""
+        [row] = await fetch_all(
+            self.pool, query("vehicle_performance"), {"id": vehicle_id, "from": start, "to": end}
+        )
+        if not row["known"]:
+            return None
+        temperature = row["battery_temp_sum"] / row["vehicle_readings"] if row["vehicle_readings"] else None
+        return {
+            "vehicleId": vehicle_id,
+            "periodStart": rfc3339(start),
+            "periodEnd": rfc3339(end),
+            **self._energy(row["kwh_ac"], row["kwh_dc"]),
+            "avgBatteryTemp": rounded(temperature),
+            "readingsCount": {"vehicle": row["vehicle_readings"], "meter": row["meter_readings"]},
+            "threshold": self.settings.efficiency_threshold,
+        }
+
+    async def stats(self) -> dict[str, Any]:
+        """Give figures about the engine: devices, exact row counts, ingest rate and lag, storage."""
+        [devices] = await fetch_all(self.pool, query("device_counts"))
+        totals = {row["kind"]: row for row in await fetch_all(self.pool, query("ingest_totals"))}
+        letters = await fetch_all(self.pool, query("dead_letter_counts"))
+        storage = await fetch_all(self.pool, query("storage"))
+        return {
+            "time": rfc3339(datetime.now(UTC)),
+            "devices": {"meters": devices["meters"], "vehicles": devices["vehicles"]},
+            "newestReading": {
+                "meter": rfc3339(devices["newest_meter"]),
+                "vehicle": rfc3339(devices["newest_vehicle"]),
+            },
+            "readings": {kind: _totals(totals.get(kind)) for kind in ("meter", "vehicle")},
+            "ingest": _rate(list(totals.values())),
+            "deadLetters": {
+                "total": sum(row["letters"] for row in letters),
+                "byCode": {row["code"]: row["letters"] for row in letters},
+            },
+            "storage": {row["name"]: {"bytes": row["bytes"], "chunks": row["chunks"]} for row in storage},
+        }
+
+    async def fleet(self, start: datetime, end: datetime, limit: int) -> dict[str, Any]:
+        """Give the fleet's energy over [start, end), the least efficient vehicles first.
+
+        Vehicles that drew less than half a kWh are left out of the list: too little to tell a fault.
+        """
+        span = {"from": start, "to": end}
+        [energy] = await fetch_all(self.pool, query("fleet_energy"), span)
+        worst = await fetch_all(self.pool, query("fleet_worst"), {**span, "least_kwh": 0.5, "limit": limit})
+        [sessions] = await fetch_all(self.pool, query("sessions_at"), {"at": end})
+        return {
+            "periodStart": rfc3339(start),
+            "periodEnd": rfc3339(end),
+            "charging": sessions["charging"],
+            **self._energy(energy["kwh_ac"], energy["kwh_dc"]),
+            "vehicles": [
+                {"vehicleId": row["vehicle_id"], **self._energy(row["kwh_ac"], row["kwh_dc"])}
+                for row in worst
+            ],
+        }
+
+    def _energy(self, kwh_ac: float, kwh_dc: float) -> dict[str, Any]:
+        """Word an energy balance: DC / AC is null without AC, and a vehicle without a meter has AC 0."""
+        efficiency = kwh_dc / kwh_ac if kwh_ac > 0 else None
+        return {
+            "totalAcConsumedKwh": rounded(kwh_ac),
+            "totalDcDeliveredKwh": rounded(kwh_dc),
+            "energyLossKwh": rounded(kwh_ac - kwh_dc),
+            "efficiencyRatio": rounded(efficiency),
+            "belowThreshold": efficiency is not None and efficiency < self.settings.efficiency_threshold,
+        }
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life; raises what psycopg raises when there is none."""
+        await fetch_all(self.pool, query("ping"))
+
+
+def _next(rows: list[dict[str, Any]], key: str, parameters: dict[str, Any]) -> str | None:
+    return rows[-1][key] if len(rows) == parameters["limit"] else None
+
+
+def _totals(row: dict[str, Any] | None) -> dict[str, int]:
+    names = ("accepted", "duplicates", "conflicts")
+    return {name: int(row[name]) if row else 0 for name in names}
+
+
+def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rate and lag over the last full minute and the current one."""
+    lags = sum(int(row["lag_s_count"]) for row in rows)
+    accepted = sum(int(row["accepted_recently"]) for row in rows)
+    return {
+        "readingsPerSecond": rounded(accepted / rows[0]["recent_s"]) if rows else 0.0,
+        "lagMeanSeconds": rounded(sum(row["lag_s_sum"] for row in rows) / lags) if lags else None,
+        "lagMaxSeconds": rounded(max((row["lag_s_max"] or 0 for row in rows), default=0)) if lags else None,
+    }

@@ -1,0 +1,120 @@
+"""The composition root: wires the parts, and owns the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvloop
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.server import Server
+from litestar import Litestar, get
+from litestar.response import Redirect
+
+from service import apidocs, db, health, lifecycle, log, problems
+from service import settings as settings_module
+from service.analytics import http as analytics_http
+from service.analytics.reads import Reads
+from service.errors import DatabaseUnavailableError, SettingsError
+from service.ingest import http as ingest_http
+from service.ingest.mqtt import Consumer
+from service.ingest.pipeline import Pipeline
+from service.sessions import http as sessions_http
+from service.sessions.store import Sessions
+from service.settings import Settings
+
+
+@get("/", include_in_schema=False)
+async def home() -> Redirect:
+    """Lead a person to the API page."""
+    return Redirect("/api")
+
+
+def create_app(settings: Settings) -> Litestar:
+    """Wire the HTTP application. Nothing connects before its lifespan starts; it may start without a database."""
+    pool = db.read_pool(settings)
+    pipeline = Pipeline(settings, f"http-{os.getpid()}")
+    reads = Reads(pool, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        # Stopping goes the other way: the server has taken its last request, the pipeline drains, the pool closes.
+        await pool.open(wait=False)
+        try:
+            async with pipeline:
+                yield
+        finally:
+            await pool.close()
+
+    async def check() -> None:
+        if not pipeline.available:
+            raise DatabaseUnavailableError("the writers cannot reach the database")
+        await reads.ping()
+
+    return Litestar(
+        route_handlers=[
+            home,
+            ingest_http.router(pipeline, settings),
+            analytics_http.router(reads),
+            sessions_http.router(Sessions(pool)),
+            health.router(check),
+            *apidocs.routes(),
+        ],
+        lifespan=[lifespan],
+        exception_handlers=problems.HANDLERS,
+        openapi_config=apidocs.config(),
+        request_max_body_size=settings.http_max_body_bytes,
+        debug=False,
+    )
+
+
+def asgi() -> Litestar:
+    """Make the application inside a server process, from the environment."""
+    lifecycle.die_with_parent(signal.SIGTERM)
+    settings = settings_module.load()
+    log.configure(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Run the HTTP service until SIGTERM or SIGINT. Raises SettingsError for an address that is not safe."""
+    db.require_url(settings)
+    try:
+        local = ipaddress.ip_address(settings.http_host).is_loopback
+    except ValueError:
+        local = settings.http_host == "localhost"
+    if not local:
+        raise SettingsError(
+            f"FLEETWATT_HTTP_HOST={settings.http_host}: without API keys the service listens on loopback only; "
+            "put a reverse proxy with authentication in front of it"
+        )
+    Server(
+        "service.app:asgi",
+        factory=True,
+        interface=Interfaces.ASGI,
+        address=settings.http_host,
+        port=settings.http_port,
+        workers=1,
+        loop=Loops.uvloop,
+        websockets=False,
+        log_enabled=settings.log_level == "debug",
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+        workers_kill_timeout=30,
+    ).serve()
+
+
+def work(settings: Settings) -> None:
+    """Run the MQTT worker until SIGTERM or SIGINT."""
+    uvloop.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = lifecycle.stop_requested()
+    async with Pipeline(settings, settings.mqtt_client_id) as pipeline:
+        consumer = asyncio.create_task(Consumer(settings, pipeline).run(stop))
+        await consumer

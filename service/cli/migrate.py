@@ -1,0 +1,26 @@
+"""`fleetwatt migrate`: bring the database to the current schema."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from service.cli.options import client_settings
+from service.errors import SettingsError
+
+
+@click.command("migrate")
+def command() -> None:
+    """Create or update tables, functions and roles; safe to run any number of times, also at once.
+
+    Uses FLEETWATT_MIGRATE_DATABASE_URL (else FLEETWATT_DATABASE_URL), whose role may create roles.
+    """
+    from service import migrations
+
+    settings = client_settings()
+    url = settings.migrate_database_url or settings.database_url
+    if not url:
+        raise SettingsError("no database: set FLEETWATT_MIGRATE_DATABASE_URL to one that may create tables")
+    before, after = migrations.migrate(url)
+    click.echo(
+        f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"
+    )

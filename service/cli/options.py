@@ -1,0 +1,53 @@
+"""What several commands share: settings that know about a running `fleetwatt up`, and option types."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from service import settings as settings_module
+from service.embedded import instance
+from service.settings import Settings
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the embedded servers' data.  [default: a private folder of the user]",
+)
+
+
+def client_settings(data_dir: Path | None = None) -> Settings:
+    """Give the settings of a command that uses a running engine.
+
+    URLs that are not set are taken from the running `fleetwatt up` (or demo), if there is one.
+    """
+    settings = settings_module.load()
+    running = instance.find_running(settings, data_dir)
+    if running is None:
+        return settings
+    return msgspec.structs.replace(
+        settings,
+        database_url=settings.database_url or running.service_database,
+        migrate_database_url=settings.migrate_database_url or running.database,
+        mqtt_url=settings.mqtt_url or running.mqtt,
+        http_port=running.http_port,
+    )
+
+
+class Duration(click.ParamType[float]):
+    """A duration such as 30, 90s, 5m, 2h or 1d, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Give the duration in seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a duration: write 30, 90s, 5m, 2h or 1d", param, ctx)
+        factor = {"ms": 0.001, None: 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]]
+        return float(match[1]) * factor

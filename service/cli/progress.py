@@ -1,0 +1,37 @@
+"""Progress of the installation of the embedded servers, on a terminal or as plain lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from service.embedded import packages
+from service.embedded.account import server_account
+from service.settings import Settings
+
+console = Console(stderr=True)
+
+
+def install_with_progress(settings: Settings) -> Path:
+    """Give the folder of the servers; show what is being done while they are fetched."""
+    account = server_account(settings.run_as)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Embedded servers", total=None)
+        last = ""
+
+        def report(doing: str, share: float | None) -> None:
+            nonlocal last
+            progress.update(
+                task,
+                description=f"Embedded servers: {doing}",
+                completed=100 * (share or 0),
+                total=None if share is None else 100,
+            )
+            if doing != last and not console.is_terminal:
+                console.print(f"Embedded servers: {doing} ...")
+            last = doing
+
+        return packages.install(account, report)

@@ -1,0 +1,72 @@
+"""Connection pools, and the session settings that every connection of the service gets."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from service.errors import SettingsError
+from service.settings import Settings
+
+
+def require_url(settings: Settings) -> str:
+    """Give the database URL, or raise SettingsError that says how to get one."""
+    if not settings.database_url:
+        raise SettingsError(
+            "no database: set FLEETWATT_DATABASE_URL, or start the embedded servers with `fleetwatt up`"
+        )
+    return settings.database_url
+
+
+def read_pool(settings: Settings) -> AsyncConnectionPool[AsyncConnection[dict[str, Any]]]:
+    """Make the pool that answers queries; open it with `await pool.open(wait=...)`.
+
+    Rows come as dicts. Each connection works in UTC and gives up a query that takes too long.
+    """
+    timeout_ms = int(settings.statement_timeout_s * 1000)
+    return AsyncConnectionPool(
+        require_url(settings),
+        kwargs={
+            "row_factory": dict_row,
+            "autocommit": True,
+            "application_name": "fleetwatt read",
+            "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}",
+            "connect_timeout": 5,
+        },
+        min_size=1,
+        max_size=settings.read_pool_max,
+        timeout=5.0,
+        open=False,
+        name="read",
+        # A dead server costs one failed check here instead of one failed request.
+        check=AsyncConnectionPool.check_connection,
+    )
+
+
+async def writer_connection(url: str) -> AsyncConnection[tuple[Any, ...]]:
+    """Open a connection of the writer: UTC, and a statement never outlives a lost peer for long."""
+    return await AsyncConnection.connect(
+        url,
+        autocommit=True,
+        application_name="fleetwatt write",
+        options="-c timezone=UTC -c lock_timeout=30s",
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=30_000,
+    )
+
+
+async def fetch_all(
+    pool: AsyncConnectionPool[AsyncConnection[dict[str, Any]]],
+    statement: LiteralString,
+    parameters: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Run a named query and give all its rows."""
+    async with pool.connection() as connection:
+        cursor = await connection.execute(statement, parameters)
+        return await cursor.fetchall()

@@ -1,0 +1,1 @@
+"""PostgreSQL with TimescaleDB and Mosquitto without Docker and without root, from Debian packages."""

@@ -1,0 +1,69 @@
+"""Probes and metrics: is the process alive, can it take readings, what has it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Response, Router, get
+from litestar.di import Provide
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service import __version__
+from service.problems import JSON, unavailable
+
+# Raises when the process cannot do its work right now.
+Check = Callable[[], Awaitable[None]]
+
+
+def _body() -> dict[str, Any]:
+    return {
+        "status": "ok",
+        "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "service": "fleetwatt",
+        "version": __version__,
+    }
+
+
+def _answer() -> Response[bytes]:
+    return Response(content=msgspec.json.encode(_body()), media_type=JSON)
+
+
+@get("/health", summary="Alive, and which version")
+async def health() -> Response[bytes]:
+    """Tell that the process answers."""
+    return _answer()
+
+
+@get("/health/live", summary="Liveness probe")
+async def live() -> Response[bytes]:
+    """Tell that the process answers; a failure means: restart it."""
+    return _answer()
+
+
+@get("/health/ready", summary="Readiness probe")
+async def ready(check: Check) -> Response[bytes]:
+    """Tell that the database answers and readings can be stored; 503 means: send traffic elsewhere."""
+    try:
+        await check()
+    except Exception as error:
+        raise unavailable("the database does not answer") from error
+    return _answer()
+
+
+@get("/metrics", summary="Metrics for Prometheus", media_type=MediaType.TEXT)
+async def metrics() -> Response[bytes]:
+    """Give the process's counters."""
+    return Response(content=generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def router(check: Check) -> Router:
+    """Give the probes, bound to a check."""
+    return Router(
+        path="/",
+        route_handlers=[health, live, ready, metrics],
+        dependencies={"check": Provide(lambda: check, sync_to_thread=False)},
+        tags=["Health"],
+    )

@@ -1,0 +1,109 @@
+"""What became of a file's lines: counts, reasons, and every refused line for those who want them all."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from service.errors import ImportFileError
+
+_LINES_SHOWN: Final = 8
+_DEVICES_SHOWN: Final = 5
+
+
+class RejectedLine(NamedTuple):
+    """A refused line: its number in the file (from 1, header included), why, and the line itself."""
+
+    line: int
+    field: str | None
+    code: str
+    message: str
+    raw: bytes
+
+
+OnRejected = Callable[[RejectedLine], None]
+
+
+class Reason(msgspec.Struct):
+    """One reason for refusals: the message of the first, how many, and the numbers of the first lines."""
+
+    field: str | None
+    code: str
+    message: str
+    count: int = 0
+    lines: list[int] = []
+
+    def line(self) -> str:
+        """Give the reason in one line of text."""
+        field = f" ({self.field})" if self.field else ""
+        numbers = ", ".join(map(str, self.lines)) + (", ..." if self.count > len(self.lines) else "")
+        word = "lines" if self.count > 1 else "line"
+        return f"{self.count} x {self.code}{field}: {self.message}; {word} {numbers}"
+
+
+class ImportReport(msgspec.Struct, kw_only=True):
+    """Counts over lines of data: lines = accepted + duplicates + rejected.
+
+    `rejected` includes `conflicts`. `devices` are those of all readings that could be read.
+    """
+
+    lines: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    conflicts: int = 0
+    dry_run: bool = False
+    devices: set[str] = set()
+    reasons: dict[tuple[str | None, str], Reason] = {}
+
+    def reject(self, line: RejectedLine) -> None:
+        """Count a refused line under its reason; memory grows with the reasons, not with the lines."""
+        self.rejected += 1
+        self.conflicts += line.code == "conflict"
+        key = line.field, line.code
+        reason = self.reasons.get(key)
+        if reason is None:
+            reason = self.reasons[key] = Reason(line.field, line.code, line.message)
+        reason.count += 1
+        if len(reason.lines) < _LINES_SHOWN:
+            reason.lines.append(line.line)
+
+    def summary(self) -> str:
+        """Give the counts in one line."""
+        return (
+            f"read {self.lines} lines: accepted {self.accepted}, duplicates {self.duplicates}, "
+            f"rejected {self.rejected} (conflicts {self.conflicts})"
+            + (" - dry run, nothing was stored" if self.dry_run else "")
+        )
+
+    def details(self) -> list[str]:
+        """Give the devices, then each reason with its lines, the most frequent first, as lines of text."""
+        # Named, because a typing error in --meter-id is an id as well.
+        shown = ", ".join(sorted(self.devices)[:_DEVICES_SHOWN])
+        more = len(self.devices) - _DEVICES_SHOWN
+        devices = [f"devices: {shown}{f' and {more} more' if more > 0 else ''}"] if self.devices else []
+        return devices + [
+            reason.line() for reason in sorted(self.reasons.values(), key=lambda one: -one.count)
+        ]
+
+
+@contextmanager
+def rejects_file(path: Path) -> Iterator[OnRejected]:
+    """Write refused lines as CSV (line, field, code, message, raw), in the order of the file."""
+    try:
+        file = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise ImportFileError(f"--rejects {path}: {error.strerror or error}") from None
+    with file:
+        writer = csv.writer(file)
+        writer.writerow(RejectedLine._fields)
+
+        def write(line: RejectedLine) -> None:
+            writer.writerow(line._replace(raw=line.raw.decode(errors="backslashreplace")))  # type: ignore[arg-type]
+
+        yield write

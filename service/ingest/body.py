@@ -1,0 +1,71 @@
+"""From an HTTP request to the bytes of its payload: content type, gzip, sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Any, Final
+
+from litestar import Request
+
+from service.problems import Problem
+
+_INFLATE_IN_THREAD_BYTES: Final = 256 * 1024
+_GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
+
+
+async def read_body(request: Request[Any, Any, Any], max_decoded: int) -> tuple[bytes, bool]:
+    """Give the unpacked body, and whether it is NDJSON. Raises Problem with 400, 413 or 415.
+
+    The size as it arrives is bounded by the server; what gzip makes of it is bounded here, while unpacking.
+    """
+    media_type, _, parameters = request.headers.get("content-type", "application/json").partition(";")
+    media_type = media_type.strip().lower()
+    is_lines = media_type in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
+    if not is_lines and media_type != "application/json" and not media_type.endswith("+json"):
+        raise Problem(
+            415,
+            "unsupported_media_type",
+            f"content type {media_type!r} is not supported: send application/json or application/x-ndjson",
+            field="content-type",
+        )
+    charset = parameters.strip().lower()
+    if charset.startswith("charset=") and charset[8:].strip('"') not in {"utf-8", "utf8", "us-ascii"}:
+        raise Problem(415, "unsupported_media_type", "JSON must be UTF-8", field="content-type")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"identity", "gzip", ""}:
+        raise Problem(
+            415,
+            "unsupported_encoding",
+            f"content encoding {encoding!r}: send gzip or none",
+            field="content-encoding",
+        )
+    body = await request.body()
+    if encoding != "gzip":
+        return body, is_lines
+    if len(body) < _INFLATE_IN_THREAD_BYTES:
+        return inflate(body, max_decoded), is_lines
+    return await asyncio.to_thread(inflate, body, max_decoded), is_lines
+
+
+def inflate(body: bytes, max_decoded: int) -> bytes:
+    """Unpack gzip (of one or several members), stopping as soon as it grows past `max_decoded` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    rest = body
+    while rest:
+        member = zlib.decompressobj(_GZIP_WBITS)
+        try:
+            part = member.decompress(rest, max_decoded - size + 1)
+        except zlib.error:
+            raise Problem(400, "bad_gzip", "the body is not valid gzip", field="content-encoding") from None
+        size += len(part)
+        if size > max_decoded:
+            raise Problem(
+                413, "too_large", f"the body unpacks to more than {max_decoded} bytes: send less at once"
+            )
+        if not member.eof:
+            raise Problem(400, "bad_gzip", "the gzip body is cut off", field="content-encoding")
+        parts.append(part)
+        rest = member.unused_data
+    return b"".join(parts)

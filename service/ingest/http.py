@@ -1,0 +1,200 @@
+"""Telemetry over HTTP: every ingest route, answered after the commit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from litestar import Request, Response, Router, post
+from litestar.di import Provide
+from litestar.params import QueryParameter
+
+from service import parameters
+from service.errors import AtomicRefusedError, IngestError
+from service.ingest import openapi
+from service.ingest.body import read_body
+from service.ingest.decode import decode, decode_lines
+from service.ingest.outcome import Decoded, Rejection
+from service.ingest.pipeline import Pipeline
+from service.metrics import REJECTED
+from service.problems import JSON, Problem, unavailable
+from service.readings import Kind, TimeRule
+from service.settings import Settings
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Intake(NamedTuple):
+    """What every ingest route needs."""
+
+    pipeline: Pipeline
+    settings: Settings
+
+    async def take(
+        self, request: AnyRequest, kind: Kind | None, *, shape: str = "any", atomic: str | None = None
+    ) -> Response[bytes]:
+        """Read, decode, store and answer. `shape` is what the route takes: one, batch, or any."""
+        all_or_nothing = parameters.flag("atomic", atomic)
+        body, is_lines = await read_body(request, self.settings.http_max_decoded_bytes)
+        rule = TimeRule(
+            ahead_s=self.settings.clock_ahead_s, behind_s=self.settings.raw_retention_days * 86_400
+        )
+        limit = self.settings.http_max_readings
+        if is_lines:
+            decoded = decode_lines(body, rule, kind=kind, max_readings=limit)
+        else:
+            decoded = decode(body, rule, kind=kind, max_readings=limit)
+        _check_shape(decoded, shape, is_lines=is_lines)
+        origin = f"http:{request.url.path}"
+        for rejection in decoded.rejections:
+            REJECTED.labels("http", rejection.code).inc()
+        if not decoded.readings or (all_or_nothing and decoded.rejections):
+            await self._keep_refused(decoded, origin, atomic=all_or_nothing)
+            raise refusal(decoded, decoded.rejections, atomic=all_or_nothing)
+        if not self.pipeline.available:
+            raise unavailable("the database is not available; send again soon, nothing was stored")
+        try:
+            outcome = await self.pipeline.submit(
+                decoded,
+                origin,
+                atomic=all_or_nothing,
+                room_wait_s=1.0,
+                commit_wait_s=self.settings.http_commit_timeout_s,
+            )
+        except AtomicRefusedError as error:
+            raise Problem(
+                400,
+                "atomic_refused",
+                f"{error}; nothing was stored",
+                extra={
+                    "rejected": [
+                        {"index": decoded.indices[place], "code": "conflict"} for place in error.conflicts
+                    ]
+                },
+            ) from None
+        rejections = sorted([*decoded.rejections, *outcome.rejections], key=lambda rejection: rejection.index)
+        if not outcome.accepted and not outcome.duplicates:
+            raise refusal(decoded, rejections)
+        counts = {"accepted": outcome.accepted, "duplicates": outcome.duplicates}
+        if decoded.single:
+            return _answer(201, counts)
+        return _answer(200, {**counts, "rejected": [_rejected(rejection) for rejection in rejections]})
+
+    async def _keep_refused(self, decoded: Decoded, origin: str, *, atomic: bool) -> None:
+        """Store a payload that is nothing but refusals as dead letters, if that can be done right now."""
+        if atomic or not self.pipeline.available:
+            return
+        try:
+            await self.pipeline.submit(decoded, origin, room_wait_s=0, commit_wait_s=2.0)
+        except IngestError:
+            # The sender is told 400 in any case and keeps what it sent.
+            return
+
+
+def _check_shape(decoded: Decoded, shape: str, *, is_lines: bool) -> None:
+    """Hold the payload against what the route takes."""
+    if decoded.whole or shape == "any":
+        return
+    if shape == "one" and not decoded.single:
+        raise Problem(
+            400, "wrong_shape", "this address takes one reading: send many to /v1/telemetry or to .../batch"
+        )
+    if shape == "batch" and (decoded.single or is_lines):
+        raise Problem(400, "wrong_shape", 'this address takes {"readings": [...]}', field="readings")
+
+
+def refusal(decoded: Decoded, rejections: list[Rejection], *, atomic: bool = False) -> Problem:
+    """Word the answer to a payload of which nothing was stored."""
+    first = rejections[0]
+    if decoded.whole:
+        status = 413 if first.code == "too_many_readings" else 400
+        return Problem(status, first.code, first.message, field=first.field)
+    if decoded.single:
+        return Problem(400, first.code, first.message, title="The reading was refused", field=first.field)
+    why = (
+        "one bad reading refuses all of them, as asked by atomic=true"
+        if atomic
+        else "none of the readings is good"
+    )
+    return Problem(
+        400,
+        "atomic_refused" if atomic else "all_refused",
+        f"nothing was stored: {why}; the first: {first.message}",
+        title="The readings were refused",
+        field=first.field,
+        extra={
+            "accepted": 0,
+            "duplicates": 0,
+            "rejected": [_rejected(rejection) for rejection in rejections],
+        },
+    )
+
+
+def _rejected(rejection: Rejection) -> dict[str, Any]:
+    return {
+        "index": rejection.index,
+        "field": rejection.field,
+        "code": rejection.code,
+        "message": rejection.message,
+    }
+
+
+def _answer(status: int, body: dict[str, Any]) -> Response[bytes]:
+    return Response(content=msgspec.json.encode(body), status_code=status, media_type=JSON)
+
+
+@post(
+    "/v1/telemetry",
+    operation_class=openapi.Telemetry,
+    summary="Readings of either kind: one, many, or NDJSON",
+)
+async def telemetry(
+    request: AnyRequest, intake: Intake, atomic: Annotated[str | None, QueryParameter(name="atomic")] = None
+) -> Response[bytes]:
+    """Store one reading (told apart by meterId or vehicleId), an array, {"readings": [...]}, or NDJSON."""
+    return await intake.take(request, None, atomic=atomic)
+
+
+@post(
+    ["/v1/ingest/meter", "/v1/ingestion/meter"], operation_class=openapi.OneMeter, summary="One meter reading"
+)
+async def one_meter_reading(request: AnyRequest, intake: Intake) -> Response[bytes]:
+    """Store one meter reading."""
+    return await intake.take(request, "meter", shape="one")
+
+
+@post(
+    ["/v1/ingest/vehicle", "/v1/ingestion/vehicle"],
+    operation_class=openapi.OneVehicle,
+    summary="One vehicle reading",
+)
+async def one_vehicle_reading(request: AnyRequest, intake: Intake) -> Response[bytes]:
+    """Store one vehicle reading."""
+    return await intake.take(request, "vehicle", shape="one")
+
+
+@post("/v1/ingestion/meter/batch", operation_class=openapi.ManyMeter, summary="Many meter readings")
+async def meter_batch(
+    request: AnyRequest, intake: Intake, atomic: Annotated[str | None, QueryParameter(name="atomic")] = None
+) -> Response[bytes]:
+    """Store {"readings": [...]} of meters; good ones are stored, bad ones are named by index."""
+    return await intake.take(request, "meter", shape="batch", atomic=atomic)
+
+
+@post("/v1/ingestion/vehicle/batch", operation_class=openapi.ManyVehicle, summary="Many vehicle readings")
+async def vehicle_batch(
+    request: AnyRequest, intake: Intake, atomic: Annotated[str | None, QueryParameter(name="atomic")] = None
+) -> Response[bytes]:
+    """Store {"readings": [...]} of vehicles; good ones are stored, bad ones are named by index."""
+    return await intake.take(request, "vehicle", shape="batch", atomic=atomic)
+
+
+def router(pipeline: Pipeline, settings: Settings) -> Router:
+    """Give the ingest routes, bound to a pipeline."""
+    intake = Intake(pipeline, settings)
+    return Router(
+        path="/",
+        route_handlers=[telemetry, one_meter_reading, one_vehicle_reading, meter_batch, vehicle_batch],
+        dependencies={"intake": Provide(lambda: intake, sync_to_thread=False)},
+        tags=["Ingest"],
+    )

@@ -1,0 +1,260 @@
+"""One batch, one transaction: history, hot state, dead letters and counters together.
+
+The straight way is COPY into the hypertable. A unique violation (SQLSTATE 23505) means that some
+readings are stored already; then, and only then, the batch goes through INSERT ... ON CONFLICT DO
+NOTHING, which also tells duplicates from conflicts.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection, errors
+
+from service.errors import AtomicRefusedError
+from service.ingest.buffer import Submission
+from service.ingest.decode import raw_part
+from service.ingest.outcome import Outcome, Rejection
+from service.ingest.streams import METER, VEHICLE, Stream
+from service.readings import MeterReading, Reading
+from service.sql import query
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class Entry(NamedTuple):
+    """A reading, whose it is, and its place among the submission's readings."""
+
+    reading: Reading
+    submission: Submission
+    place: int
+
+
+class Failed(NamedTuple):
+    """A reading that the database refused for good, and why."""
+
+    entry: Entry
+    rejection: Rejection
+
+
+class Sorted(NamedTuple):
+    """A stream's part of a batch in key order: the first reading of each key, and the others."""
+
+    stream: Stream
+    first: list[Entry]
+    repeats: list[Entry]
+
+
+class Written(NamedTuple):
+    """What became of a stream's part: the stored, the duplicates, and the conflicts."""
+
+    stream: Stream
+    stored: list[Entry]
+    duplicates: list[Entry]
+    conflicts: list[Entry]
+
+
+def entries_of(batch: list[Submission]) -> list[Entry]:
+    """List every reading of a batch in the order of arrival."""
+    return [
+        Entry(reading, submission, place)
+        for submission in batch
+        for place, reading in enumerate(submission.decoded.readings)
+    ]
+
+
+def _key(entry: Entry) -> tuple[str, Any]:
+    return entry.reading.device_id, entry.reading.recorded_at
+
+
+def sort_entries(entries: list[Entry]) -> list[Sorted]:
+    """Split by stream and sort by key: meters before vehicles, so that two writers never deadlock."""
+    parts: dict[str, list[Entry]] = {"meter": [], "vehicle": []}
+    for entry in entries:
+        parts["meter" if isinstance(entry.reading, MeterReading) else "vehicle"].append(entry)
+    result = []
+    for stream in (METER, VEHICLE):
+        first: list[Entry] = []
+        repeats: list[Entry] = []
+        last = None
+        for entry in sorted(parts[stream.kind], key=_key):
+            key = _key(entry)
+            (repeats if key == last else first).append(entry)
+            last = key
+        if first:
+            result.append(Sorted(stream, first, repeats))
+    return result
+
+
+async def store(
+    connection: Connection,
+    batch: list[Submission],
+    entries: list[Entry],
+    failed: list[Failed],
+    writer: str,
+    *,
+    straight: bool,
+) -> tuple[list[Written], bool]:
+    """Write `entries`, and as dead letters `failed` and the refusals of `batch`, in one transaction.
+
+    Gives what became of the readings, and whether the straight way was open. Raises psycopg.Error as it
+    comes; AtomicRefusedError (nothing is stored) when an all-or-nothing submission holds a conflict.
+    """
+    parts = sort_entries(entries)
+    async with connection.transaction():
+        written: list[Written] = []
+        if parts:
+            if straight:
+                straight = await _copy(connection, parts)
+            written = [
+                await _classify(connection, part, None if straight else await _insert_new(connection, part))
+                for part in parts
+            ]
+        conflicts = [entry for part in written for entry in part.conflicts]
+        if conflicts and any(submission.atomic for submission in batch):
+            raise AtomicRefusedError([entry.place for entry in conflicts])
+        for part in written:
+            await _update_state(connection, part, writer)
+        await _insert_dead_letters(connection, batch, conflicts, failed)
+    return written, straight
+
+
+async def _copy(connection: Connection, parts: list[Sorted]) -> bool:
+    """COPY all parts; False, with nothing written, when a key is stored already."""
+    try:
+        async with connection.transaction(), connection.cursor() as cursor:
+            for part in parts:
+                async with cursor.copy(part.stream.copy) as copy:
+                    await copy.write(part.stream.rows([entry.reading for entry in part.first]))
+    except errors.UniqueViolation:
+        return False
+    return True
+
+
+async def _insert_new(connection: Connection, part: Sorted) -> set[int]:
+    """Insert what is not stored; give the places (from 0) in part.first of what was."""
+    columns = part.stream.columns([entry.reading for entry in part.first])
+    cursor = await connection.execute(part.stream.insert_new, columns)
+    return {row[0] - 1 for row in await cursor.fetchall()}
+
+
+async def _classify(connection: Connection, part: Sorted, known: set[int] | None) -> Written:
+    """Tell the stored from duplicates and conflicts; `known` are the places that were stored before.
+
+    A repeat within the batch is held against what is stored now, so the verdict is the same whether two
+    readings of one key arrive together or apart.
+    """
+    if not known and not part.repeats:
+        return Written(part.stream, part.first, [], [])
+    known = known or set()
+    stored = [entry for place, entry in enumerate(part.first) if place not in known]
+    others = [part.first[place] for place in sorted(known)] + part.repeats
+    columns = part.stream.columns([entry.reading for entry in others])
+    cursor = await connection.execute(part.stream.find_conflicts, columns)
+    differing = {row[0] - 1 for row in await cursor.fetchall()}
+    duplicates = [entry for place, entry in enumerate(others) if place not in differing]
+    conflicts = [entry for place, entry in enumerate(others) if place in differing]
+    return Written(part.stream, stored, duplicates, conflicts)
+
+
+async def _update_state(connection: Connection, part: Written, writer: str) -> None:
+    """Bring the hot state and the counters up to what was stored."""
+    # Sorted by device and time, so the last of each device is its newest.
+    newest = {entry.reading.device_id: entry.reading for entry in part.stored}
+    if newest:
+        await connection.execute(part.stream.upsert_state, part.stream.columns(list(newest.values())))
+    now = time.time()
+    lags = [now - reading.recorded_at.timestamp() for reading in newest.values()]
+    await connection.execute(
+        query("count_ingest"),
+        {
+            "writer": writer,
+            "kind": part.stream.kind,
+            "accepted": len(part.stored),
+            "duplicates": len(part.duplicates),
+            "conflicts": len(part.conflicts),
+            "lag_s_count": len(lags),
+            "lag_s_sum": sum(lags),
+            "lag_s_max": max(lags, default=0.0),
+        },
+    )
+
+
+async def _insert_dead_letters(
+    connection: Connection, batch: list[Submission], conflicts: list[Entry], failed: list[Failed]
+) -> None:
+    letters = [
+        (submission, rejection)
+        for submission in batch
+        if not submission.atomic
+        for rejection in submission.rejections
+    ]
+    letters += [(entry.submission, conflict_of(entry)) for entry in conflicts]
+    letters += [(entry.submission, rejection) for entry, rejection in failed]
+    if letters:
+        await connection.execute(query("insert_dead_letters"), _letter_columns(letters))
+
+
+def _letter_columns(letters: list[tuple[Submission, Rejection]]) -> dict[str, list[Any]]:
+    return {
+        "origin": [submission.origin.replace("\0", "") for submission, _ in letters],
+        "kind": [rejection.kind for _, rejection in letters],
+        "device_id": [rejection.device_id for _, rejection in letters],
+        "code": [rejection.code for _, rejection in letters],
+        "field": [rejection.field for _, rejection in letters],
+        "message": [rejection.message.replace("\0", "") for _, rejection in letters],
+        "raw": [rejection.raw[: submission.raw_limit] for submission, rejection in letters],
+        "raw_size": [len(rejection.raw) for _, rejection in letters],
+    }
+
+
+def conflict_of(entry: Entry) -> Rejection:
+    """Word the refusal of a reading whose key is stored with other values."""
+    return _refusal(
+        entry,
+        "conflict",
+        "other values are stored for this device and timestamp; the first reading stays",
+    )
+
+
+def failure_of(entry: Entry, error: errors.Error) -> Failed:
+    """Word the refusal of a reading that the database will never take."""
+    message = f"the database refused the reading (SQLSTATE {error.sqlstate or 'unknown'})"
+    return Failed(entry, _refusal(entry, "database_refused", message))
+
+
+def _refusal(entry: Entry, code: str, message: str) -> Rejection:
+    decoded = entry.submission.decoded
+    index = decoded.indices[entry.place]
+    return Rejection(
+        index=index,
+        code=code,
+        message=message,
+        field="timestamp" if code == "conflict" else None,
+        kind="meter" if isinstance(entry.reading, MeterReading) else "vehicle",
+        device_id=entry.reading.device_id,
+        raw=raw_part(decoded, index),
+    )
+
+
+def outcomes(
+    batch: list[Submission], written: list[Written], failed: list[Failed] | None = None
+) -> list[Outcome]:
+    """Say for each submission of a batch what the commit did with it, in the order of the batch."""
+    duplicates: dict[int, int] = {}
+    refused: dict[int, list[Rejection]] = {}
+    for part in written:
+        for entry in part.duplicates:
+            duplicates[id(entry.submission)] = duplicates.get(id(entry.submission), 0) + 1
+        for entry in part.conflicts:
+            refused.setdefault(id(entry.submission), []).append(conflict_of(entry))
+    for entry, rejection in failed or []:
+        refused.setdefault(id(entry.submission), []).append(rejection)
+    result = []
+    for submission in batch:
+        twice = duplicates.get(id(submission), 0)
+        rejections = refused.get(id(submission), [])
+        accepted = len(submission.decoded.readings) - twice - len(rejections)
+        result.append(Outcome(accepted=accepted, duplicates=twice, rejections=rejections))
+    return result

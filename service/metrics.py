@@ -1,0 +1,23 @@
+"""What the process counts and measures, for Prometheus. No device ids as labels."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+READINGS: Final = Counter("fleetwatt_readings", "Readings by what became of them", ["kind", "result"])
+REJECTED: Final = Counter(
+    "fleetwatt_rejected_readings", "Readings refused before storage", ["source", "code"]
+)
+COMMIT_SECONDS: Final = Histogram(
+    "fleetwatt_commit_seconds",
+    "Time of one ingest transaction",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+BATCH_READINGS: Final = Histogram(
+    "fleetwatt_batch_readings", "Readings in one transaction", buckets=(1, 10, 100, 1000, 2500, 5000, 10_000)
+)
+TRANSIENT_ERRORS: Final = Counter(
+    "fleetwatt_transient_errors", "Transactions repeated because the database was away"
+)

@@ -1,0 +1,85 @@
+"""Query and path parameters of the routes: strict, and a mistake is a 400 that names the parameter."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from service.problems import Problem
+from service.readings import DeviceId, Timestamp
+
+_LOST_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
+
+
+def timestamp(name: str, text: str | None) -> datetime | None:
+    """Read an RFC 3339 timestamp with a zone; an unescaped + arrives as a blank, and that is forgiven."""
+    if text is None:
+        return None
+    try:
+        moment = msgspec.convert(_LOST_PLUS.sub("+", text), Timestamp)
+        return moment.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        raise Problem(
+            400,
+            "bad_parameter",
+            f"{name}={text!r} is not an RFC 3339 timestamp with a zone, such as 2026-01-31T12:00:00Z",
+            field=name,
+        ) from None
+
+
+def window(from_: str | None, to: str | None) -> tuple[datetime, datetime]:
+    """Read a window [from, to); the last 24 hours unless asked. 400 when it ends before it starts."""
+    end = timestamp("to", to)
+    start = timestamp("from", from_)
+    if end is None:
+        end = datetime.now(UTC) if start is None or start < datetime.now(UTC) else start
+    if start is None:
+        start = end - timedelta(hours=24) if end.year > 1 else end
+    if start > end:
+        raise Problem(400, "bad_parameter", "from lies after to", field="from")
+    return start, end
+
+
+def device(name: str, text: str) -> str:
+    """Read a device id from a path."""
+    try:
+        return msgspec.convert(text, DeviceId)
+    except msgspec.ValidationError:
+        message = f"{name} must be 1 to 64 characters of A-Z a-z 0-9 . _ : -"
+        raise Problem(400, "bad_parameter", message, field=name) from None
+
+
+def number(name: str, text: str | None, low: float, high: float) -> float | None:
+    """Read a finite number within bounds."""
+    if text is None:
+        return None
+    try:
+        value = msgspec.convert(text, float, strict=False)
+    except msgspec.ValidationError:
+        value = low - 1
+    if not low <= value <= high:
+        raise Problem(400, "bad_parameter", f"{name} must be a number from {low:g} to {high:g}", field=name)
+    return value
+
+
+def page(limit: str | None, after: str | None, most: int) -> dict[str, Any]:
+    """Read the parameters of a keyset page: its size and the last id of the page before."""
+    size = number("limit", limit, 1, most)
+    if size is not None and not size.is_integer():
+        raise Problem(400, "bad_parameter", "limit must be a whole number", field="limit")
+    return {
+        "limit": 1000 if size is None else int(size),
+        "after": "" if after is None else device("after", after),
+    }
+
+
+def flag(name: str, text: str | None) -> bool:
+    """Read true or false; false when absent."""
+    if text is None or text.lower() in {"false", "0"}:
+        return False
+    if text.lower() in {"true", "1"}:
+        return True
+    raise Problem(400, "bad_parameter", f"{name} must be true or false", field=name)

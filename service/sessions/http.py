@@ -1,0 +1,88 @@
+"""Routes of charging sessions: start, end, correct, list."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar import Request, Response, Router, get, patch, post
+from litestar.di import Provide
+from litestar.params import QueryParameter
+
+from service import parameters
+from service.problems import JSON, Problem
+from service.sessions import openapi
+from service.sessions.store import NewSession, Session, SessionChange, Sessions
+
+AnyRequest = Request[Any, Any, Any]
+BodyT = TypeVar("BodyT")
+_LIMIT_MAX = 1000
+
+
+def decode_body(body: bytes, struct: type[BodyT]) -> BodyT:
+    """Decode a small JSON body strictly. Raises Problem 400 that says what is wrong and where."""
+    try:
+        return msgspec.json.decode(body, type=struct)
+    except msgspec.ValidationError as error:
+        # The library words it as "... - at `$.field`": the path goes to the client as it is.
+        raise Problem(400, "invalid_session", str(error)) from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Problem(400, "malformed_json", f"the body is not valid JSON: {error}") from None
+
+
+def _answer(session: Session, status: int = 200) -> Response[bytes]:
+    return Response(content=msgspec.json.encode(session), status_code=status, media_type=JSON)
+
+
+@post("/v1/sessions", operation_class=openapi.Add, summary="Start a session, or store a finished one")
+async def add_session(request: AnyRequest, sessions: Sessions) -> Response[bytes]:
+    """Store {"vehicleId", "meterId", "startedAt", "endedAt" (null while open), "sessionId" (optional)}."""
+    session, new = await sessions.add(decode_body(await request.body(), NewSession))
+    return _answer(session, 201 if new else 200)
+
+
+@get("/v1/sessions", operation_class=openapi.List, summary="Sessions, newest first")
+async def list_sessions(
+    sessions: Sessions,
+    vehicle_id: Annotated[str | None, QueryParameter(name="vehicleId")] = None,
+    meter_id: Annotated[str | None, QueryParameter(name="meterId")] = None,
+    from_: Annotated[str | None, QueryParameter(name="from")] = None,
+    to: str | None = None,
+    open_: Annotated[str | None, QueryParameter(name="open")] = None,
+    limit: str | None = None,
+    after: str | None = None,
+) -> Response[bytes]:
+    """Give sessions that touch [from, to), by vehicle, by meter, open or ended; `next` goes into `after`."""
+    page = parameters.page(limit, None, _LIMIT_MAX)
+    last = await sessions.get(parameters.device("after", after)) if after else None
+    found = await sessions.list(
+        {
+            "vehicle_id": parameters.device("vehicleId", vehicle_id) if vehicle_id else None,
+            "meter_id": parameters.device("meterId", meter_id) if meter_id else None,
+            "from": parameters.timestamp("from", from_),
+            "to": parameters.timestamp("to", to),
+            "open": None if open_ is None else parameters.flag("open", open_),
+            "after_start": last.started_at if last else None,
+            "after_id": last.session_id if last else None,
+            "limit": page["limit"],
+        }
+    )
+    following = found[-1].session_id if len(found) == page["limit"] else None
+    return Response(content=msgspec.json.encode({"sessions": found, "next": following}), media_type=JSON)
+
+
+@patch("/v1/sessions/{session_id:str}", operation_class=openapi.Change, summary="End or correct a session")
+async def change_session(request: AnyRequest, sessions: Sessions, session_id: str) -> Response[bytes]:
+    """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
+    change = decode_body(await request.body(), SessionChange)
+    return _answer(await sessions.change(parameters.device("sessionId", session_id), change))
+
+
+def router(sessions: Sessions) -> Router:
+    """Give the routes of sessions, bound to a pool."""
+    return Router(
+        path="/",
+        route_handlers=[add_session, list_sessions, change_session],
+        dependencies={"sessions": Provide(lambda: sessions, sync_to_thread=False)},
+        tags=["Sessions"],
+    )

@@ -1,0 +1,160 @@
+"""Every setting: an environment variable FLEETWATT_<NAME>, a default and a line of help."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Meta
+
+from service.errors import SettingsError
+
+PREFIX: Final = "FLEETWATT_"
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment may choose. Read once at start; see `fleetwatt settings`."""
+
+    database_url: Annotated[
+        str,
+        Meta(
+            description="PostgreSQL with TimescaleDB, as the service role; found by itself beside `fleetwatt up`"
+        ),
+    ] = ""
+    migrate_database_url: Annotated[
+        str,
+        Meta(
+            description="The same database as a role that may create tables and roles; DATABASE_URL if empty"
+        ),
+    ] = ""
+    mqtt_url: Annotated[
+        str,
+        Meta(description="MQTT 5 broker: mqtt://[user:password@]host[:port]; found beside `fleetwatt up`"),
+    ] = ""
+    mqtt_client_id: Annotated[
+        str,
+        Meta(
+            description="Stable client id of this worker: the broker keeps its unacknowledged messages under it"
+        ),
+    ] = "fleetwatt-0"
+    mqtt_share: Annotated[
+        str, Meta(min_length=1, description="Name of the shared subscription that all workers join")
+    ] = "fleetwatt"
+    mqtt_receive_maximum: Annotated[
+        int, Meta(ge=1, le=65535, description="Messages the broker may have in flight to a worker")
+    ] = 4000
+    mqtt_session_expiry_s: Annotated[
+        int, Meta(ge=0, le=0xFFFFFFFF, description="Seconds the broker keeps the session of an absent worker")
+    ] = 7 * 86_400
+    http_host: Annotated[str, Meta(description="Address the HTTP service listens on")] = "127.0.0.1"
+    http_port: Annotated[Port, Meta(description="Port the HTTP service listens on")] = 8080
+    http_max_body_bytes: Annotated[
+        Positive, Meta(description="Largest request body as it arrives, in bytes")
+    ] = 16 * 1024 * 1024
+    http_max_decoded_bytes: Annotated[
+        Positive, Meta(description="Largest request body once unpacked (gzip), in bytes")
+    ] = 64 * 1024 * 1024
+    http_max_readings: Annotated[Positive, Meta(description="Most readings in one request")] = 50_000
+    http_commit_timeout_s: Annotated[
+        Seconds, Meta(description="How long a request waits for its commit before it is answered with 503")
+    ] = 10.0
+    buffer_max_readings: Annotated[
+        Positive, Meta(description="Readings a process holds before senders have to wait")
+    ] = 200_000
+    buffer_max_bytes: Annotated[
+        Positive, Meta(description="Bytes of payload a process holds before senders have to wait")
+    ] = 64 * 1024 * 1024
+    batch_max_readings: Annotated[Positive, Meta(description="Most readings in one transaction")] = 10_000
+    writers: Annotated[int, Meta(ge=1, le=32, description="Database connections that write, per process")] = 2
+    retry_max_s: Annotated[
+        Seconds, Meta(description="Longest pause between two tries while the database is away")
+    ] = 2.0
+    read_pool_max: Annotated[
+        int, Meta(ge=1, le=200, description="Database connections that answer queries, per process")
+    ] = 8
+    statement_timeout_s: Annotated[
+        Seconds, Meta(description="Longest time one query of the API may take")
+    ] = 30.0
+    clock_ahead_s: Annotated[
+        float, Meta(ge=0, description="How far ahead of the server a reading's timestamp may lie")
+    ] = 300.0
+    raw_retention_days: Annotated[
+        int,
+        Meta(ge=0, description="Refuse readings older than this many days; 0 accepts any age"),
+    ] = 0
+    dead_letter_max_bytes: Annotated[
+        Positive, Meta(description="Bytes of a refused payload that are kept; the rest is cut off")
+    ] = 256 * 1024
+    efficiency_threshold: Annotated[
+        float, Meta(gt=0, le=1, description="DC/AC ratio below which a charger counts as failing")
+    ] = 0.85
+    data_dir: Annotated[
+        str, Meta(description="Folder of the embedded servers' data; a private folder of the user if empty")
+    ] = ""
+    run_as: Annotated[
+        str,
+        Meta(
+            description="Account of the embedded servers when started by root, which PostgreSQL refuses to be"
+        ),
+    ] = "nobody"
+    log_level: Annotated[
+        str, Meta(pattern="^(debug|info|warning|error)$", description="Least severity that is logged")
+    ] = "info"
+    log_format: Annotated[
+        str, Meta(pattern="^(auto|json|text)$", description="json, text, or auto: text on a terminal")
+    ] = "auto"
+
+
+_FIELDS: Final = msgspec.structs.fields(Settings)
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from FLEETWATT_* variables.
+
+    Raises SettingsError for an unknown FLEETWATT_* name (most often a typing error that would go
+    unnoticed) and for a value out of range, naming the variable.
+    """
+    known = {PREFIX + field.name.upper(): field for field in _FIELDS}
+    values: dict[str, Any] = {}
+    for name, text in environment.items():
+        if not name.startswith(PREFIX) or name.startswith(PREFIX + "TEST_"):
+            continue
+        field = known.get(name)
+        if field is None:
+            raise SettingsError(f"unknown setting {name}: `fleetwatt settings` lists those that exist")
+        try:
+            values[field.name] = msgspec.convert(text, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{name}={text!r} is not valid: {error}") from None
+    return Settings(**values)
+
+
+def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
+    """Give (variable, value, default, help) for each setting, passwords in URLs hidden."""
+    rows = []
+    for field in _FIELDS:
+        info = msgspec.inspect.type_info(field.type)
+        help_line = ""
+        if isinstance(info, msgspec.inspect.Metadata):
+            help_line = str((info.extra_json_schema or {}).get("description", ""))
+        value = getattr(settings, field.name)
+        shown = hide_password(value) if field.name.endswith("url") else str(value)
+        rows.append((PREFIX + field.name.upper(), shown, str(field.default), help_line))
+    return rows
+
+
+def hide_password(url: str) -> str:
+    """Replace the password in a URL by three asterisks, for logs and for people."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    login, _, host = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))

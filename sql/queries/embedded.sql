@@ -1,0 +1,36 @@
+-- What `fleetwatt up` runs, as the embedded server's superuser, before the first migration.
+
+-- name: offer_role_password
+-- Hands a generated password to the block below without putting it into a statement's text.
+select set_config('fleetwatt.role', %(role)s, false), set_config('fleetwatt.password', %(password)s, false);
+
+-- name: create_login_role
+-- Lets one of the three roles log in to the embedded server with its generated password.
+do $$
+begin
+    if not exists (
+        select from pg_catalog.pg_roles where rolname = current_setting('fleetwatt.role')
+    ) then
+        execute format('create role %I', current_setting('fleetwatt.role'));
+    end if;
+    execute format(
+        'alter role %I login password %L', current_setting('fleetwatt.role'), current_setting('fleetwatt.password')
+    );
+end
+$$;
+
+-- name: database_exists
+-- Tells whether the engine's database is there.
+select exists (select from pg_catalog.pg_database where datname = 'fleetwatt');
+
+-- name: create_database
+-- The engine's own database; it cannot be created inside a transaction or a block.
+create database fleetwatt owner fleetwatt_owner;
+
+-- name: create_extension
+-- TimescaleDB is not a trusted extension everywhere, so the superuser creates it.
+create extension if not exists timescaledb;
+
+-- name: let_owner_create_roles
+-- The owner migrates, and the migration makes sure that all three roles exist.
+alter role fleetwatt_owner createrole;

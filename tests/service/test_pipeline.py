@@ -1,0 +1,121 @@
+"""The pipeline against a real database: what a commit did, and what is in the tables after it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from psycopg import AsyncConnection
+
+from service.errors import AtomicRefusedError
+from service.ingest.outcome import Decoded
+from service.ingest.pipeline import Pipeline
+from service.readings import MeterReading, Reading, VehicleReading
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+Owner = AsyncConnection[dict[str, Any]]
+
+
+def meter(device_id: str = "m-1", minute: int = 0, kwh: float = 0.1, voltage: float = 230.0) -> MeterReading:
+    """Make a meter reading."""
+    return MeterReading(device_id, NOW + timedelta(minutes=minute), kwh, voltage)
+
+
+def vehicle(device_id: str = "v-1", minute: int = 0, kwh: float = 0.1) -> VehicleReading:
+    """Make a vehicle reading."""
+    return VehicleReading(device_id, NOW + timedelta(minutes=minute), 50.0, kwh, 25.0)
+
+
+def payload(*readings: Reading) -> Decoded:
+    """Make the payload that decoding would have given."""
+    body = msgspec.json.encode(readings)
+    return Decoded(body=body, readings=list(readings), indices=list(range(len(readings))), rejections=[])
+
+
+async def rows(owner: Owner, statement: str) -> list[dict[str, Any]]:
+    """Run a query of the test."""
+    return await (await owner.execute(statement.encode())).fetchall()
+
+
+async def test_both_kinds_in_one_payload(pipeline: Pipeline, owner: Owner) -> None:
+    """A mixed payload fills both histories and both hot states."""
+    outcome = await pipeline.submit(payload(meter(), vehicle(), meter(minute=1)), "test")
+    assert (outcome.accepted, outcome.duplicates, outcome.rejections) == (3, 0, [])
+    assert len(await rows(owner, "select * from meter_reading")) == 2
+    assert len(await rows(owner, "select * from vehicle_reading")) == 1
+    [state] = await rows(owner, "select * from meter_state")
+    assert state["recorded_at"] == NOW + timedelta(minutes=1)
+
+
+async def test_repeat_is_a_duplicate(pipeline: Pipeline, owner: Owner) -> None:
+    """The same reading again is counted and not stored, within a payload and across payloads."""
+    first = await pipeline.submit(payload(meter(), meter()), "test")
+    second = await pipeline.submit(payload(meter(), meter(minute=1)), "test")
+    assert (first.accepted, first.duplicates) == (1, 1)
+    assert (second.accepted, second.duplicates) == (1, 1)
+    assert len(await rows(owner, "select * from meter_reading")) == 2
+    assert await rows(owner, "select * from dead_letter") == []
+
+
+async def test_conflict_keeps_the_first(pipeline: Pipeline, owner: Owner) -> None:
+    """Other values under a stored key become a dead letter with the reading's own bytes; the first stays."""
+    await pipeline.submit(payload(meter(kwh=0.1)), "test")
+    outcome = await pipeline.submit(payload(meter(minute=1), meter(kwh=0.2)), "mqtt:telemetry/meter/m-1")
+    assert (outcome.accepted, outcome.duplicates) == (1, 0)
+    [rejection] = outcome.rejections
+    assert (rejection.index, rejection.code, rejection.device_id) == (1, "conflict", "m-1")
+    [letter] = await rows(owner, "select * from dead_letter")
+    assert msgspec.json.decode(letter["raw"], type=MeterReading) == meter(kwh=0.2)
+    assert letter["origin"] == "mqtt:telemetry/meter/m-1"
+    [kept] = await rows(owner, f"select * from meter_reading where recorded_at = '{NOW.isoformat()}'")
+    assert kept["kwh_consumed_ac"] == 0.1
+
+
+async def test_repeat_in_one_payload_is_held_against_what_is_stored(pipeline: Pipeline) -> None:
+    """Of two values under one key in a payload, the one that is stored already is the duplicate."""
+    await pipeline.submit(payload(meter(kwh=0.2)), "test")
+    outcome = await pipeline.submit(payload(meter(kwh=0.1), meter(kwh=0.2)), "test")
+    assert (outcome.accepted, outcome.duplicates, [r.index for r in outcome.rejections]) == (0, 1, [0])
+
+
+async def test_late_reading_leaves_the_hot_state(pipeline: Pipeline, owner: Owner) -> None:
+    """A late reading is stored but never overwrites a newer state."""
+    await pipeline.submit(payload(vehicle(minute=5)), "test")
+    await pipeline.submit(payload(vehicle(minute=1, kwh=0.9)), "test")
+    [state] = await rows(owner, "select * from vehicle_state")
+    assert (state["recorded_at"], state["kwh_delivered_dc"]) == (NOW + timedelta(minutes=5), 0.1)
+    assert len(await rows(owner, "select * from vehicle_reading")) == 2
+
+
+async def test_atomic_stores_all_or_nothing(pipeline: Pipeline, owner: Owner) -> None:
+    """One conflict in an all-or-nothing payload leaves no trace of it."""
+    await pipeline.submit(payload(meter(kwh=0.1)), "test")
+    with pytest.raises(AtomicRefusedError) as refused:
+        await pipeline.submit(payload(meter(minute=1), meter(kwh=0.2)), "test", atomic=True)
+    assert refused.value.conflicts == [1]
+    assert len(await rows(owner, "select * from meter_reading")) == 1
+    assert await rows(owner, "select * from dead_letter") == []
+
+
+async def test_a_reading_that_the_database_refuses_sinks_nothing_else(pipeline: Pipeline, owner: Owner) -> None:
+    """A check constraint stands in for anything the types let pass: the one row goes to the dead letters."""
+    bad = meter(minute=3, voltage=5000.0)
+    good = [meter(minute=minute) for minute in range(20) if minute != 3]
+    outcome = await pipeline.submit(payload(*good[:7], bad, *good[7:]), "test")
+    assert outcome.accepted == 19
+    assert [(r.index, r.code) for r in outcome.rejections] == [(7, "database_refused")]
+    assert len(await rows(owner, "select * from meter_reading")) == 19
+    [letter] = await rows(owner, "select * from dead_letter")
+    assert (letter["code"], letter["device_id"]) == ("database_refused", "m-1")
+
+
+async def test_counters_equal_the_tables(pipeline: Pipeline, owner: Owner) -> None:
+    """The ingest counters are exact: they are written in the transaction that stores the readings."""
+    for minute in range(5):
+        await pipeline.submit(payload(meter(minute=minute), meter(minute=minute), vehicle(minute=minute)), "test")
+    [counted] = await rows(owner, "select sum(accepted) as a, sum(duplicates) as d from ingest_minute")
+    assert (int(counted["a"]), int(counted["d"])) == (10, 5)

@@ -63,7 +63,7 @@ _venv:
     #!/usr/bin/env bash
     set -euo pipefail
     python=$(command -v python3)
-    want=$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1)-$("$python" -V 2>&1)
+    want=$(sha256sum < requirements.lock | cut -d' ' -f1)-$("$python" -V 2>&1)
     if [ "$(cat .venv/fleetwatt.stamp 2>/dev/null || true)" = "$want" ]; then exit 0; fi
     echo "Creating .venv with the pinned dependencies ..."
     {{ uv }} venv --quiet --clear --python "$python" .venv

@@ -36,14 +36,14 @@ async def home() -> Redirect:
 
 
 def create_app(settings: Settings) -> Litestar:
-    """Wire the HTTP application. Nothing connects before its lifespan starts; it may start without a database."""
+    """Wire the HTTP application; nothing connects before it starts, and it can start without a database."""
     pool = db.read_pool(settings)
     pipeline = Pipeline(settings, f"http-{os.getpid()}")
     reads = Reads(pool, settings)
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-        # Stopping goes the other way: the server has taken its last request, the pipeline drains, the pool closes.
+        # On the way out the server has taken its last request: the pipeline drains, then the pool closes.
         await pool.open(wait=False)
         try:
             async with pipeline:
@@ -90,8 +90,8 @@ def serve(settings: Settings) -> None:
         local = settings.http_host == "localhost"
     if not local:
         raise SettingsError(
-            f"FLEETWATT_HTTP_HOST={settings.http_host}: without API keys the service listens on loopback only; "
-            "put a reverse proxy with authentication in front of it"
+            f"FLEETWATT_HTTP_HOST={settings.http_host}: without API keys the service listens on loopback "
+            "only; put a reverse proxy with authentication in front of it"
         )
     Server(
         "service.app:asgi",

@@ -71,7 +71,7 @@ def page(limit: str | None, after: str | None, most: int) -> dict[str, Any]:
     if size is not None and not size.is_integer():
         raise Problem(400, "bad_parameter", "limit must be a whole number", field="limit")
     return {
-        "limit": 1000 if size is None else int(size),
+        "page_size": 1000 if size is None else int(size),
         "after": "" if after is None else device("after", after),
     }
 

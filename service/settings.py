@@ -24,9 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     database_url: Annotated[
         str,
-        Meta(
-            description="PostgreSQL with TimescaleDB, as the service role; found by itself beside `fleetwatt up`"
-        ),
+        Meta(description="PostgreSQL with TimescaleDB, as the service role; found beside `fleetwatt up`"),
     ] = ""
     migrate_database_url: Annotated[
         str,
@@ -40,9 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     mqtt_client_id: Annotated[
         str,
-        Meta(
-            description="Stable client id of this worker: the broker keeps its unacknowledged messages under it"
-        ),
+        Meta(description="Stable client id of this worker: the broker keeps its messages under it"),
     ] = "fleetwatt-0"
     mqtt_share: Annotated[
         str, Meta(min_length=1, description="Name of the shared subscription that all workers join")

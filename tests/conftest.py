@@ -22,9 +22,7 @@ from tests import servers
 from tests.servers import Postgres
 
 EDITIONS = ["apache", "community"]
-_NO_COMMUNITY = (
-    "no TimescaleDB Community here: set FLEETWATT_TEST_PG_BIN to the bin folder of a PostgreSQL 17 that has it"
-)
+_NO_COMMUNITY = "no TimescaleDB Community here: FLEETWATT_TEST_PG_BIN can name the bin folder of one"
 
 
 @cache

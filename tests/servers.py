@@ -43,7 +43,9 @@ def community_root() -> Path | None:
 
 def _reachable_copy(root: Path) -> Path:
     """Copy a root out of a folder that the servers' account may not enter, and make the copy run there."""
-    stamp = str(max(file.stat().st_mtime_ns for file in root.glob("usr/lib/postgresql/17/lib/timescaledb*.so")))
+    stamp = str(
+        max(file.stat().st_mtime_ns for file in root.glob("usr/lib/postgresql/17/lib/timescaledb*.so"))
+    )
     target = packages.servers_dir(ACCOUNT).parent / f"community-{stamp}"
     if not target.exists():
         with tempfile.TemporaryDirectory(prefix="community-partial-", dir=target.parent) as scratch:
@@ -75,7 +77,9 @@ def scratch_dir() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def process(command: list[str], log_file: Path, stop_signal: signal.Signals) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str], log_file: Path, stop_signal: signal.Signals
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server as the servers' account and end it afterwards."""
     options = ACCOUNT.popen_options() if ACCOUNT else {}
     with log_file.open("ab") as output:
@@ -201,5 +205,3 @@ def _wait_until(attempt: object, log_file: Path) -> None:
             time.sleep(0.05)
         else:
             return
-
-

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, Router, get
-from litestar.di import Provide
-from litestar.params import QueryParameter
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, FromQuery, QueryParameter, SkipValidation
 
 from service import parameters
 from service.analytics.reads import Reads
 from service.problems import JSON, Problem
 
+# We made it: nothing to validate on each request.
+InjectedReads = NamedDependency[SkipValidation[Reads]]
 _LIMIT_MAX = 10_000
 
 
@@ -27,14 +29,14 @@ def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[b
 
 
 @get("/v1/ingest/meter/{meter_id:str}/current", summary="Latest state of a meter")
-async def meter_current(reads: Reads, meter_id: str) -> Response[bytes]:
+async def meter_current(reads: InjectedReads, meter_id: FromPath[str]) -> Response[bytes]:
     """Give the newest reading of one meter."""
     device_id = parameters.device("meterId", meter_id)
     return _found(await reads.meter_current(device_id), "meter", device_id)
 
 
 @get("/v1/ingest/vehicle/{vehicle_id:str}/current", summary="Latest state of a vehicle")
-async def vehicle_current(reads: Reads, vehicle_id: str) -> Response[bytes]:
+async def vehicle_current(reads: InjectedReads, vehicle_id: FromPath[str]) -> Response[bytes]:
     """Give the newest reading of one vehicle."""
     device_id = parameters.device("vehicleId", vehicle_id)
     return _found(await reads.vehicle_current(device_id), "vehicle", device_id)
@@ -42,11 +44,11 @@ async def vehicle_current(reads: Reads, vehicle_id: str) -> Response[bytes]:
 
 @get("/v1/analytics/meters/states", summary="Latest state of all meters, page by page")
 async def meter_states(
-    reads: Reads,
-    limit: str | None = None,
-    after: str | None = None,
-    since: str | None = None,
-    before: str | None = None,
+    reads: InjectedReads,
+    limit: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+    since: FromQuery[str | None] = None,
+    before: FromQuery[str | None] = None,
 ) -> Response[bytes]:
     """Give meters in id order; filter by the time of the newest reading (since <= time < before)."""
     return _answer(
@@ -62,11 +64,11 @@ async def meter_states(
 
 @get("/v1/analytics/vehicles/states", summary="Latest state of all vehicles, page by page")
 async def vehicle_states(
-    reads: Reads,
-    limit: str | None = None,
-    after: str | None = None,
-    since: str | None = None,
-    before: str | None = None,
+    reads: InjectedReads,
+    limit: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+    since: FromQuery[str | None] = None,
+    before: FromQuery[str | None] = None,
     soc_below: Annotated[str | None, QueryParameter(name="socBelow")] = None,
 ) -> Response[bytes]:
     """Give vehicles in id order; filter by the time of the newest reading and by state of charge."""
@@ -84,10 +86,10 @@ async def vehicle_states(
 
 @get("/v1/analytics/performance/{vehicle_id:str}", summary="Energy billed, delivered and lost by a vehicle")
 async def performance(
-    reads: Reads,
-    vehicle_id: str,
+    reads: InjectedReads,
+    vehicle_id: FromPath[str],
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
-    to: str | None = None,
+    to: FromQuery[str | None] = None,
 ) -> Response[bytes]:
     """Give the energy summary over [from, to), the last 24 hours unless asked.
 
@@ -101,19 +103,19 @@ async def performance(
 
 @get("/v1/analytics/fleet", summary="Energy of the fleet, least efficient vehicles first")
 async def fleet(
-    reads: Reads,
+    reads: InjectedReads,
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
-    to: str | None = None,
-    limit: str | None = None,
+    to: FromQuery[str | None] = None,
+    limit: FromQuery[str | None] = None,
 ) -> Response[bytes]:
     """Give the fleet's energy over [from, to) and the vehicles with the lowest DC / AC."""
     start, end = parameters.window(from_, to)
-    size = parameters.page(limit or "20", None, _LIMIT_MAX)["limit"]
+    size = parameters.page(limit or "20", None, _LIMIT_MAX)["page_size"]
     return _answer(await reads.fleet(start, end, size))
 
 
 @get("/v1/analytics/stats", summary="Figures about the engine")
-async def stats(reads: Reads) -> Response[bytes]:
+async def stats(reads: InjectedReads) -> Response[bytes]:
     """Give devices, exact row counts, ingest rate and lag, dead letters, storage."""
     return _answer(await reads.stats())
 

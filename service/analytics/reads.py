@@ -79,7 +79,9 @@ class Reads(NamedTuple):
     async def performance(self, vehicle_id: str, start: datetime, end: datetime) -> dict[str, Any] | None:
         """Give the energy summary of a vehicle over [start, end), None if nobody ever heard of it."""
         [row] = await fetch_all(
-            self.pool, query("vehicle_performance"), {"id": vehicle_id, "from": start, "to": end}
+            self.pool,
+            query("vehicle_performance"),
+            {"id": vehicle_id, "window_from": start, "window_to": end},
         )
         if not row["known"]:
             return None
@@ -121,9 +123,11 @@ class Reads(NamedTuple):
 
         Vehicles that drew less than half a kWh are left out of the list: too little to tell a fault.
         """
-        span = {"from": start, "to": end}
+        span = {"window_from": start, "window_to": end}
         [energy] = await fetch_all(self.pool, query("fleet_energy"), span)
-        worst = await fetch_all(self.pool, query("fleet_worst"), {**span, "least_kwh": 0.5, "limit": limit})
+        worst = await fetch_all(
+            self.pool, query("fleet_worst"), {**span, "least_kwh": 0.5, "page_size": limit}
+        )
         [sessions] = await fetch_all(self.pool, query("sessions_at"), {"at": end})
         return {
             "periodStart": rfc3339(start),
@@ -153,7 +157,7 @@ class Reads(NamedTuple):
 
 
 def _next(rows: list[dict[str, Any]], key: str, parameters: dict[str, Any]) -> str | None:
-    return rows[-1][key] if len(rows) == parameters["limit"] else None
+    return rows[-1][key] if len(rows) == parameters["page_size"] else None
 
 
 def _totals(row: dict[str, Any] | None) -> dict[str, int]:

@@ -40,7 +40,9 @@ class DemoView:
     def _addresses(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         table.add_row("API and docs", f"[link={self._running.http}/api]{self._running.http}/api[/link]")
-        table.add_row("MQTT", f"{self._running.mqtt}  topics telemetry/meter/{{id}}, telemetry/vehicle/{{id}}")
+        table.add_row(
+            "MQTT", f"{self._running.mqtt}  topics telemetry/meter/{{id}}, telemetry/vehicle/{{id}}"
+        )
         table.add_row("database", 'psql "$(fleetwatt status --json | jq -r .database)"')
         return Panel(table, title="fleetwatt demo", title_align="left")
 
@@ -53,7 +55,9 @@ def _flow(sent: int, change: dict[str, int], live: Progress, stats: dict[str, An
     table.add_row("duplicates found", f"{change['duplicates']:,}")
     table.add_row("dead letters", f"{change['dead_letters']:,}")
     table.add_row("MQTT rate", f"{live.rate:,.0f} /s")
-    table.add_row("sent to acknowledged", f"{live.p50_ms:.0f} / {live.p95_ms:.0f} / {live.p99_ms:.0f} ms  (p50 p95 p99)")
+    table.add_row(
+        "sent to acknowledged", f"{live.p50_ms:.0f} / {live.p95_ms:.0f} / {live.p99_ms:.0f} ms  (p50 p95 p99)"
+    )
     table.add_row("age when stored", "-" if lag is None else f"{lag:.1f} s (mean, last minute)")
     return Panel(table, title="ingest", title_align="left")
 

@@ -46,7 +46,7 @@ def server_account(name: str) -> Account | None:
 
 
 def closed_parent(path: Path, account: Account | None) -> Path | None:
-    """Give the first existing folder on the way to `path` (itself included) that the account may not enter."""
+    """Give the first existing folder on the way to `path` (or `path`) that the account may not enter."""
     if account is None:
         return None
     for folder in [*reversed(path.absolute().parents), path.absolute()]:

@@ -69,23 +69,25 @@ def prepare_dir(folder: Path, account: Account | None) -> Path:
     Raises EmbeddedError when a folder above it is closed to that account, or it holds something else.
     """
     folder = folder.absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
-        raise EmbeddedError(f"cannot use {folder} as data folder: {error.strerror}") from None
-    if strangers and not (folder / _LOCK_FILE).exists():
-        raise EmbeddedError(f"{folder} holds other files ({strangers[0]} ...): choose an empty or new folder")
-    (folder / _LOCK_FILE).touch(mode=0o600)
-    if account is not None:
-        # The folder is ours, so we may open it for passing through; what is in it stays closed.
-        folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o111)
-    closed = closed_parent(folder, account)
+    closed = closed_parent(folder.parent, account)
     if closed is not None and account is not None:
         raise EmbeddedError(
             f"the servers run as {account.name!r}, who cannot enter {closed}: choose a data folder elsewhere "
             f"(--data-dir), or open that folder with `chmod o+x {closed}`"
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(entry.name for entry in folder.iterdir())
+        if strangers and not (folder / _LOCK_FILE).exists():
+            raise EmbeddedError(
+                f"{folder} holds other files ({strangers[0]} ...): choose an empty or new folder"
+            )
+        (folder / _LOCK_FILE).touch(mode=0o600)
+        if account is not None:
+            # The folder is ours, so we may open it for passing through; what is in it stays closed.
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o111)
+    except OSError as error:
+        raise EmbeddedError(f"cannot use {folder} as data folder: {error.strerror}") from None
     logs = folder / "logs"
     logs.mkdir(exist_ok=True, mode=0o700)
     return folder
@@ -101,8 +103,8 @@ def locked(folder: Path) -> Iterator[None]:
             running = read_state(folder)
             where = f" (process {running.pid}, {running.http})" if running else ""
             raise EmbeddedError(
-                f"fleetwatt already runs on {folder}{where}: see `fleetwatt status`, end it with `fleetwatt down`, "
-                "or choose another --data-dir"
+                f"fleetwatt already runs on {folder}{where}: see `fleetwatt status`, end it with "
+                "`fleetwatt down`, or choose another --data-dir"
             ) from None
         yield
 

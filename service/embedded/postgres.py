@@ -61,9 +61,7 @@ def initialise(servers: Path, data: Path, superuser_password: str, account: Acco
     partial.rename(data)
 
 
-def command_line(
-    servers: Path, data: Path, port: int, changed: Mapping[str, str] | None = None
-) -> list[str]:
+def command_line(servers: Path, data: Path, port: int, changed: Mapping[str, str] | None = None) -> list[str]:
     """Give the command that runs the server, on loopback only; `changed` replaces settings of ours."""
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     values = {

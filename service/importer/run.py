@@ -221,5 +221,6 @@ async def _check_database(settings: Settings) -> None:
     try:
         connection = await db.writer_connection(db.require_url(settings))
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailableError(f"the database does not answer: {error}") from None
+        first_line = str(error).partition("\n")[0]
+        raise DatabaseUnavailableError(f"the database does not answer: {first_line}") from None
     await connection.close()

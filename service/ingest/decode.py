@@ -19,7 +19,7 @@ from service.readings import Kind, MeterReading, Reading, TimeRule, VehicleReadi
 _WHITESPACE: Final = b" \t\n\r"
 _OBJECT, _ARRAY = 0x7B, 0x5B
 
-# What msgspec and Python raise for bytes that are no JSON of the wanted type. RecursionError: nesting too deep.
+# What msgspec and Python raise for bytes that are no JSON of the wanted type, or are nested too deeply.
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -52,7 +52,9 @@ class _Shape:
         self.fields = [
             _Field(
                 field.encode_name,
-                _bounds(field.type), msgspec.json.Decoder(field.type), msgspec.json.Decoder(_bare(field.type))
+                _bounds(field.type),
+                msgspec.json.Decoder(field.type),
+                msgspec.json.Decoder(_bare(field.type)),
             )
             for field in msgspec.structs.fields(struct)
         ]
@@ -212,73 +214,95 @@ def _decode_one(part: bytes, index: int, kind: Kind | None, topic_id: str | None
 
 
 def _explain(part: bytes, index: int, kind: Kind | None, topic_id: str | None) -> Reading | Rejection:
-    """Decode field by field: slower, but able to name the field to blame and to take the id from the topic."""
+    """Decode field by field: slower, but it names the field to blame and can take the id from the topic."""
+    try:
+        raw = _RAW_OBJECT.decode(part)
+        shape = _SHAPES[kind] if kind else _tell(raw)
+    except _Refusal as refusal:
+        return refusal.rejection(part, index, None, topic_id)
+    except msgspec.ValidationError:
+        return _Refusal("wrong_shape", "a reading must be a JSON object").rejection(
+            part, index, kind, topic_id
+        )
+    except RecursionError:
+        return _Refusal("too_deep", "the reading is nested too deeply").rejection(part, index, kind, topic_id)
+    except _UNREADABLE as error:
+        message = f"the reading is not valid JSON: {error}"
+        return _Refusal("malformed_json", message).rejection(part, index, kind, topic_id)
+    values: list[Any] = []
+    device_id = topic_id
+    try:
+        for field in shape.fields:
+            is_id = field.name == shape.id_name
+            values.append(_field_value(field, raw, topic_id if is_id else None))
+            if is_id:
+                device_id = values[-1]
+    except _Refusal as refusal:
+        return refusal.rejection(part, index, shape.kind, device_id)
+    return shape.struct(*values)
 
-    def reject(code: str, message: str, field: str | None = None, device_id: str | None = None) -> Rejection:
+
+class _Refusal(Exception):  # noqa: N818 - ends the decoding of one reading, never leaves this file
+    """Why a reading is refused, and which field is to blame."""
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+
+    def rejection(self, part: bytes, index: int, kind: Kind | None, device_id: str | None) -> Rejection:
         return Rejection(
             index=index,
-            code=code,
-            message=message,
-            field=field,
-            kind=shape.kind if shape else None,
+            code=self.code,
+            message=self.message,
+            field=self.field,
+            kind=kind,
             device_id=device_id,
             raw=part,
         )
 
-    shape = _SHAPES[kind] if kind else None
+
+def _tell(raw: dict[str, msgspec.Raw]) -> _Shape:
+    """Tell the kind of a reading by its id field."""
+    named = [shape for shape in (_METER, _VEHICLE) if shape.id_name in raw]
+    if not named:
+        raise _Refusal("missing", 'a reading needs "meterId" or "vehicleId"', "meterId")
+    if len(named) > 1:
+        raise _Refusal("ambiguous", 'a reading has either "meterId" or "vehicleId", not both', "vehicleId")
+    return named[0]
+
+
+def _field_value(field: _Field, raw: dict[str, msgspec.Raw], topic_id: str | None) -> Any:
+    """Decode one field; `topic_id` is the identity that an id field may leave out but not contradict."""
+    if field.name not in raw:
+        if topic_id is not None:
+            return topic_id
+        raise _Refusal("missing", f'"{field.name}" is missing', field.name)
     try:
-        raw = _RAW_OBJECT.decode(part)
-    except msgspec.ValidationError:
-        return reject("wrong_shape", "a reading must be a JSON object")
-    except RecursionError:
-        return reject("too_deep", "the reading is nested too deeply")
-    except _UNREADABLE as error:
-        return reject("malformed_json", f"the reading is not valid JSON: {error}")
-    if shape is None:
-        named = [candidate for candidate in (_METER, _VEHICLE) if candidate.id_name in raw]
-        if not named:
-            return reject("missing", 'a reading needs "meterId" or "vehicleId"', "meterId")
-        if len(named) > 1:
-            return reject("ambiguous", 'a reading has either "meterId" or "vehicleId", not both', "vehicleId")
-        shape = named[0]
-    values: list[Any] = []
-    device_id: str | None = topic_id
-    for field in shape.fields:
-        is_id = field.name == shape.id_name
-        if field.name not in raw:
-            if is_id and topic_id is not None:
-                values.append(topic_id)
-                continue
-            return reject("missing", f'"{field.name}" is missing', field.name, device_id)
-        try:
-            value = field.strict.decode(raw[field.name])
-        except _UNREADABLE:
-            code, message = _blame(field, raw[field.name])
-            return reject(code, message, field.name, device_id)
-        if is_id and topic_id is not None and value != topic_id:
-            message = f'"{field.name}" is {value!r}, but the topic belongs to {topic_id!r}'
-            return reject("id_mismatch", message, field.name, topic_id)
-        if is_id:
-            device_id = value
-        values.append(value)
-    return shape.struct(*values)
+        value = field.strict.decode(raw[field.name])
+    except _UNREADABLE:
+        raise _blame(field, raw[field.name]) from None
+    if topic_id is not None and value != topic_id:
+        message = f'"{field.name}" is {value!r}, but the topic belongs to {topic_id!r}'
+        raise _Refusal("id_mismatch", message, field.name)
+    return value
 
 
-def _blame(field: _Field, raw: msgspec.Raw) -> tuple[str, str]:
+def _blame(field: _Field, raw: msgspec.Raw) -> _Refusal:
     """Tell a value of the wrong type from one of the right type that breaks a rule."""
     plain = cast("type", field.loose.type)
+    name = field.name
     try:
         field.loose.decode(raw)
     except _UNREADABLE:
-        return "wrong_type", f'"{field.name}" must be {_WORDS[plain]}'
+        return _Refusal("wrong_type", f'"{name}" must be {_WORDS[plain]}', name)
     if plain is str:
-        return "bad_id", f'"{field.name}" must be 1 to 64 characters of A-Z a-z 0-9 . _ : -'
+        return _Refusal("bad_id", f'"{name}" must be 1 to 64 characters of A-Z a-z 0-9 . _ : -', name)
     if plain is datetime:
-        return (
-            "naive_timestamp",
-            f'"{field.name}" has no zone: write it as 2026-01-31T12:00:00Z or with +01:00',
-        )
-    return "out_of_range", f'"{field.name}" must be a number {field.bounds}'
+        message = f'"{name}" has no zone: write it as 2026-01-31T12:00:00Z or with +01:00'
+        return _Refusal("naive_timestamp", message, name)
+    return _Refusal("out_of_range", f'"{name}" must be a number {field.bounds}', name)
 
 
 def _out_of_time(reading: Reading, part: bytes, index: int, latest: datetime) -> Rejection:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from litestar import Request, Response, Router, post
 from litestar.di import Provide
-from litestar.params import QueryParameter
 
 from service import parameters
 from service.errors import AtomicRefusedError, IngestError
@@ -143,13 +142,20 @@ def _answer(status: int, body: dict[str, Any]) -> Response[bytes]:
     return Response(content=msgspec.json.encode(body), status_code=status, media_type=JSON)
 
 
+# We made it: nothing to validate on each request.
+InjectedIntake = NamedDependency[SkipValidation[Intake]]
+AtomicFlag = Annotated[str | None, QueryParameter(name="atomic")]
+
+
 @post(
     "/v1/telemetry",
     operation_class=openapi.Telemetry,
     summary="Readings of either kind: one, many, or NDJSON",
 )
 async def telemetry(
-    request: AnyRequest, intake: Intake, atomic: Annotated[str | None, QueryParameter(name="atomic")] = None
+    request: AnyRequest,
+    intake: InjectedIntake,
+    atomic: AtomicFlag = None,
 ) -> Response[bytes]:
     """Store one reading (told apart by meterId or vehicleId), an array, {"readings": [...]}, or NDJSON."""
     return await intake.take(request, None, atomic=atomic)
@@ -158,7 +164,7 @@ async def telemetry(
 @post(
     ["/v1/ingest/meter", "/v1/ingestion/meter"], operation_class=openapi.OneMeter, summary="One meter reading"
 )
-async def one_meter_reading(request: AnyRequest, intake: Intake) -> Response[bytes]:
+async def one_meter_reading(request: AnyRequest, intake: InjectedIntake) -> Response[bytes]:
     """Store one meter reading."""
     return await intake.take(request, "meter", shape="one")
 
@@ -168,14 +174,16 @@ async def one_meter_reading(request: AnyRequest, intake: Intake) -> Response[byt
     operation_class=openapi.OneVehicle,
     summary="One vehicle reading",
 )
-async def one_vehicle_reading(request: AnyRequest, intake: Intake) -> Response[bytes]:
+async def one_vehicle_reading(request: AnyRequest, intake: InjectedIntake) -> Response[bytes]:
     """Store one vehicle reading."""
     return await intake.take(request, "vehicle", shape="one")
 
 
 @post("/v1/ingestion/meter/batch", operation_class=openapi.ManyMeter, summary="Many meter readings")
 async def meter_batch(
-    request: AnyRequest, intake: Intake, atomic: Annotated[str | None, QueryParameter(name="atomic")] = None
+    request: AnyRequest,
+    intake: InjectedIntake,
+    atomic: AtomicFlag = None,
 ) -> Response[bytes]:
     """Store {"readings": [...]} of meters; good ones are stored, bad ones are named by index."""
     return await intake.take(request, "meter", shape="batch", atomic=atomic)
@@ -183,7 +191,9 @@ async def meter_batch(
 
 @post("/v1/ingestion/vehicle/batch", operation_class=openapi.ManyVehicle, summary="Many vehicle readings")
 async def vehicle_batch(
-    request: AnyRequest, intake: Intake, atomic: Annotated[str | None, QueryParameter(name="atomic")] = None
+    request: AnyRequest,
+    intake: InjectedIntake,
+    atomic: AtomicFlag = None,
 ) -> Response[bytes]:
     """Store {"readings": [...]} of vehicles; good ones are stored, bad ones are named by index."""
     return await intake.take(request, "vehicle", shape="batch", atomic=atomic)

@@ -85,7 +85,7 @@ class Consumer:
         self._log = log.get("mqtt")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Stay connected until `stop` is set; then finish what was taken, and leave the session to the broker.
+        """Stay connected until `stop` is set; then finish what was taken and leave the session there.
 
         Raises BrokerRefusedError when the broker refuses the credentials or the subscription for good.
         """
@@ -163,7 +163,7 @@ class Consumer:
             ) from None
         if codes[0] >= 128:
             raise BrokerRefusedError(
-                f"the broker at {self._address} refused the subscription to {TOPIC_FILTER} (code {codes[0]}): "
+                f"the broker at {self._address} refused to subscribe us to {TOPIC_FILTER} (code {codes[0]}): "
                 "check its access rules for shared subscriptions"
             )
 

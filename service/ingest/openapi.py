@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the ingest routes, whose bodies are decoded by us, not by the framework."""
+"""What the OpenAPI document says of the ingest routes: we decode their bodies, not the framework."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Writer:
             written, failed = await self._write(batch)
         except AtomicRefusedError as error:
             batch[0].fail(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see below
             # A defect of ours must not stop the stream: the senders learn of it, the writer goes on.
             self._log.exception("batch_failed", submissions=len(batch))
             for submission in batch:

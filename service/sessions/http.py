@@ -6,8 +6,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar import Request, Response, Router, get, patch, post
-from litestar.di import Provide
-from litestar.params import QueryParameter
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, FromQuery, QueryParameter, SkipValidation
 
 from service import parameters
 from service.problems import JSON, Problem
@@ -15,6 +15,8 @@ from service.sessions import openapi
 from service.sessions.store import NewSession, Session, SessionChange, Sessions
 
 AnyRequest = Request[Any, Any, Any]
+# We made it: nothing to validate on each request.
+InjectedSessions = NamedDependency[SkipValidation[Sessions]]
 BodyT = TypeVar("BodyT")
 _LIMIT_MAX = 1000
 
@@ -35,7 +37,7 @@ def _answer(session: Session, status: int = 200) -> Response[bytes]:
 
 
 @post("/v1/sessions", operation_class=openapi.Add, summary="Start a session, or store a finished one")
-async def add_session(request: AnyRequest, sessions: Sessions) -> Response[bytes]:
+async def add_session(request: AnyRequest, sessions: InjectedSessions) -> Response[bytes]:
     """Store {"vehicleId", "meterId", "startedAt", "endedAt" (null while open), "sessionId" (optional)}."""
     session, new = await sessions.add(decode_body(await request.body(), NewSession))
     return _answer(session, 201 if new else 200)
@@ -43,14 +45,14 @@ async def add_session(request: AnyRequest, sessions: Sessions) -> Response[bytes
 
 @get("/v1/sessions", operation_class=openapi.List, summary="Sessions, newest first")
 async def list_sessions(
-    sessions: Sessions,
+    sessions: InjectedSessions,
     vehicle_id: Annotated[str | None, QueryParameter(name="vehicleId")] = None,
     meter_id: Annotated[str | None, QueryParameter(name="meterId")] = None,
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
-    to: str | None = None,
+    to: FromQuery[str | None] = None,
     open_: Annotated[str | None, QueryParameter(name="open")] = None,
-    limit: str | None = None,
-    after: str | None = None,
+    limit: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
 ) -> Response[bytes]:
     """Give sessions that touch [from, to), by vehicle, by meter, open or ended; `next` goes into `after`."""
     page = parameters.page(limit, None, _LIMIT_MAX)
@@ -59,20 +61,22 @@ async def list_sessions(
         {
             "vehicle_id": parameters.device("vehicleId", vehicle_id) if vehicle_id else None,
             "meter_id": parameters.device("meterId", meter_id) if meter_id else None,
-            "from": parameters.timestamp("from", from_),
-            "to": parameters.timestamp("to", to),
-            "open": None if open_ is None else parameters.flag("open", open_),
+            "window_from": parameters.timestamp("from", from_),
+            "window_to": parameters.timestamp("to", to),
+            "is_open": None if open_ is None else parameters.flag("open", open_),
             "after_start": last.started_at if last else None,
             "after_id": last.session_id if last else None,
-            "limit": page["limit"],
+            "page_size": page["page_size"],
         }
     )
-    following = found[-1].session_id if len(found) == page["limit"] else None
+    following = found[-1].session_id if len(found) == page["page_size"] else None
     return Response(content=msgspec.json.encode({"sessions": found, "next": following}), media_type=JSON)
 
 
 @patch("/v1/sessions/{session_id:str}", operation_class=openapi.Change, summary="End or correct a session")
-async def change_session(request: AnyRequest, sessions: Sessions, session_id: str) -> Response[bytes]:
+async def change_session(
+    request: AnyRequest, sessions: InjectedSessions, session_id: FromPath[str]
+) -> Response[bytes]:
     """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
     change = decode_body(await request.body(), SessionChange)
     return _answer(await sessions.change(parameters.device("sessionId", session_id), change))

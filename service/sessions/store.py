@@ -82,7 +82,7 @@ class Sessions(NamedTuple):
         return Session(**rows[0])
 
     async def change(self, session_id: str, change: SessionChange) -> Session:
-        """End or correct a session. Raises Problem: 404, 400 for a wrong order of times, 409 for an overlap."""
+        """End or correct a session. Raises Problem: 404, 400 (times in the wrong order), 409 (overlap)."""
         given: dict[str, Any] = {
             field: None if (value := getattr(change, field)) is UNSET else value
             for field in change.__struct_fields__

@@ -1,6 +1,9 @@
 -- Readings, hot state, charging sessions, dead letters, ingest counters, and the roles that may use them.
 -- Runs once. Ids are collated "C": equality and key order are the bytes', whatever the database's locale.
 
+set local lock_timeout = '10s';
+set local statement_timeout = '10min';
+
 create extension if not exists timescaledb;
 create extension if not exists btree_gist;
 
@@ -23,6 +26,9 @@ begin
     end if;
 end
 $$;
+
+comment on table alembic_version is 'Which migration this database has reached; written by Alembic';
+comment on column alembic_version.version_num is 'Revision, the number of a file in sql/migrations';
 
 set local role fleetwatt_owner;
 
@@ -107,7 +113,7 @@ create table charging_session (
 );
 create index charging_session_vehicle on charging_session using gist (vehicle_id, during);
 comment on table charging_session is
-'Which vehicle drew from which meter and when; an open end is a standing assignment. A meter serves one vehicle at a time';
+'Which vehicle drew from which meter and when; an open end is a standing assignment';
 comment on column charging_session.session_id is 'Id of the session: the sender''s own, or a random one';
 comment on column charging_session.vehicle_id is 'The vehicle that was charged';
 comment on column charging_session.meter_id is 'The meter that billed the energy';

@@ -21,7 +21,7 @@ where
     and (%(since)s::timestamptz is null or recorded_at >= %(since)s)
     and (%(before)s::timestamptz is null or recorded_at < %(before)s)
 order by meter_id
-limit %(limit)s;
+limit %(page_size)s;
 
 -- name: vehicle_states
 -- One page of the latest states, in key order after the last id of the page before.
@@ -33,7 +33,7 @@ where
     and (%(before)s::timestamptz is null or recorded_at < %(before)s)
     and (%(soc_below)s::float8 is null or soc < %(soc_below)s)
 order by vehicle_id
-limit %(limit)s;
+limit %(page_size)s;
 
 -- name: vehicle_performance
 -- Energy summary of a vehicle over [from, to), and whether the vehicle has ever been heard of.
@@ -48,7 +48,7 @@ select
         or exists (select from vehicle_state where vehicle_id = %(id)s)
         or exists (select from charging_session where vehicle_id = %(id)s)
     ) as known
-from vehicle_performance(%(id)s, %(from)s, %(to)s) as p;
+from vehicle_performance(%(id)s, %(window_from)s, %(window_to)s) as p;
 
 -- name: fleet_worst
 -- Vehicles with the lowest efficiency over [from, to), of those that drew enough AC energy to tell.
@@ -56,12 +56,12 @@ select s.vehicle_id, p.kwh_ac, p.kwh_dc, p.kwh_dc / p.kwh_ac as efficiency
 from (
     select distinct c.vehicle_id
     from charging_session as c
-    where c.during && tstzrange(%(from)s, %(to)s)
+    where c.during && tstzrange(%(window_from)s, %(window_to)s)
 ) as s
-cross join lateral vehicle_performance(s.vehicle_id, %(from)s, %(to)s) as p
+cross join lateral vehicle_performance(s.vehicle_id, %(window_from)s, %(window_to)s) as p
 where p.kwh_ac >= %(least_kwh)s
 order by efficiency, s.vehicle_id
-limit %(limit)s;
+limit %(page_size)s;
 
 -- name: fleet_energy
 -- Energy of the whole fleet over [from, to): AC billed within sessions, DC delivered.
@@ -71,9 +71,9 @@ select
 from (
     select distinct c.vehicle_id
     from charging_session as c
-    where c.during && tstzrange(%(from)s, %(to)s)
+    where c.during && tstzrange(%(window_from)s, %(window_to)s)
 ) as s
-cross join lateral vehicle_performance(s.vehicle_id, %(from)s, %(to)s) as p;
+cross join lateral vehicle_performance(s.vehicle_id, %(window_from)s, %(window_to)s) as p;
 
 -- name: device_counts
 -- How many devices have ever reported, and when the newest reading of each kind was taken.
@@ -85,20 +85,24 @@ select
 
 -- name: ingest_totals
 -- Exact counts of everything that was ever stored, by kind, and of the last 60 to 120 seconds.
+-- An imported file says nothing about lag: what it holds is history.
 select
     kind,
     sum(accepted) as accepted,
     sum(duplicates) as duplicates,
     sum(conflicts) as conflicts,
-    coalesce(sum(accepted) filter (where minute >= date_trunc('minute', now()) - interval '1 minute'), 0)
-        as accepted_recently,
-    coalesce(sum(lag_s_sum) filter (where minute >= date_trunc('minute', now()) - interval '1 minute'), 0)
-        as lag_s_sum,
-    coalesce(sum(lag_s_count) filter (where minute >= date_trunc('minute', now()) - interval '1 minute'), 0)
-        as lag_s_count,
-    max(lag_s_max) filter (where minute >= date_trunc('minute', now()) - interval '1 minute') as lag_s_max,
+    coalesce(sum(accepted) filter (where is_recent), 0) as accepted_recently,
+    coalesce(sum(lag_s_sum) filter (where is_recent and not is_import), 0) as lag_s_sum,
+    coalesce(sum(lag_s_count) filter (where is_recent and not is_import), 0) as lag_s_count,
+    max(lag_s_max) filter (where is_recent and not is_import) as lag_s_max,
     extract(epoch from now() - (date_trunc('minute', now()) - interval '1 minute'))::float8 as recent_s
-from ingest_minute
+from (
+    select
+        *,
+        minute >= date_trunc('minute', now()) - interval '1 minute' as is_recent,
+        starts_with(writer, 'import/') as is_import
+    from ingest_minute
+) as counted
 group by kind;
 
 -- name: dead_letter_counts

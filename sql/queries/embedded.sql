@@ -2,7 +2,9 @@
 
 -- name: offer_role_password
 -- Hands a generated password to the block below without putting it into a statement's text.
-select set_config('fleetwatt.role', %(role)s, false), set_config('fleetwatt.password', %(password)s, false);
+select
+    set_config('fleetwatt.role', %(role)s, false),
+    set_config('fleetwatt.password', %(password)s, false);
 
 -- name: create_login_role
 -- Lets one of the three roles log in to the embedded server with its generated password.
@@ -21,7 +23,10 @@ $$;
 
 -- name: database_exists
 -- Tells whether the engine's database is there.
-select exists (select from pg_catalog.pg_database where datname = 'fleetwatt');
+select exists(
+    select from pg_catalog.pg_database
+    where datname = 'fleetwatt'
+);
 
 -- name: create_database
 -- The engine's own database; it cannot be created inside a transaction or a block.

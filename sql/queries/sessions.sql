@@ -48,11 +48,11 @@ from charging_session
 where
     (%(vehicle_id)s::text is null or vehicle_id = %(vehicle_id)s)
     and (%(meter_id)s::text is null or meter_id = %(meter_id)s)
-    and during && tstzrange(%(from)s, %(to)s, '[)')
-    and (%(open)s::bool is null or %(open)s = upper_inf(during))
+    and during && tstzrange(%(window_from)s, %(window_to)s, '[)')
+    and (%(is_open)s::bool is null or %(is_open)s = upper_inf(during))
     and (
         %(after_start)s::timestamptz is null
         or (lower(during), session_id) < (%(after_start)s, %(after_id)s)
     )
 order by lower(during) desc, session_id desc
-limit %(limit)s;
+limit %(page_size)s;

@@ -201,11 +201,11 @@ def test_what_came_before_a_broken_place_is_stored(tmp_path: Path) -> None:
     path.write_bytes(body.encode() + b"caf\xe9,\n")
     recorder = Recorder()
     with pytest.raises(
-        ImportFileError, match=r"line 12002: .* \(until there: read 1\d+ lines: accepted 1\d+,"
+        ImportFileError, match=r"line 12002: .* \(until there: read (\d+) lines: accepted \1,"
     ):
         run(recorder, path)
     assert recorder.in_flight == 0
-    assert len(recorder.readings) >= 10_000
+    assert 9_000 < len(recorder.readings) < 12_000
 
 
 def test_an_error_of_the_writer_ends_the_import(tmp_path: Path) -> None:
@@ -286,6 +286,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Give a folder in which no engine runs and no setting is made."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("FLEETWATT_DATABASE_URL", raising=False)
+    # It would keep the runner's standard error, which is closed after the test, for all later tests.
+    monkeypatch.setattr("service.log.configure", lambda *_: None)
     return tmp_path
 
 

@@ -27,6 +27,10 @@ begin
 end
 $$;
 
+-- The database is the engine's own: nobody but its roles looks into it.
+revoke all on schema public from public;
+grant usage on schema public to fleetwatt_service;
+
 comment on table alembic_version is 'Which migration this database has reached; written by Alembic';
 comment on column alembic_version.version_num is 'Revision, the number of a file in sql/migrations';
 
@@ -171,8 +175,6 @@ comment on column ingest_minute.lag_s_sum is 'Sum of these lags (time of writing
 comment on column ingest_minute.lag_s_max is 'Largest of these lags, s';
 
 -- Least privilege: the service adds history and never changes or removes it; BI reads nothing of public.
-revoke all on schema public from public;
-grant usage on schema public to fleetwatt_service;
 grant select, insert on meter_reading, vehicle_reading to fleetwatt_service;
 grant select, insert, update on meter_state, vehicle_state, charging_session, ingest_minute to fleetwatt_service;
 grant select, insert on dead_letter to fleetwatt_service;

@@ -1,0 +1,130 @@
+"""Readings for the tests: builders, their JSON, and the hypothesis strategies of the whole suite."""
+
+from __future__ import annotations
+
+import json
+import string
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from service.ingest.outcome import Decoded
+from service.readings import MeterReading, Reading, TimeRule, VehicleReading
+
+# A busy machine must not fail a property: no deadline, and examples may be slow to draw.
+pure: Final = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+# Examples that each ask a real database; its fixtures serve all of them, so each uses ids of its own.
+against_a_database: Final = settings(
+    deadline=None,
+    max_examples=12,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+NOW: Final = datetime(2026, 1, 31, 12, tzinfo=UTC)
+RULE: Final = TimeRule(now=NOW.timestamp)
+
+
+def at(minute: float = 0) -> datetime:
+    """Give a moment, in minutes from NOW."""
+    return NOW + timedelta(minutes=minute)
+
+
+def meter(
+    device_id: str = "m-1", minute: float = 0, kwh: float = 0.1, voltage: float = 230.0
+) -> MeterReading:
+    """Make a meter reading."""
+    return MeterReading(device_id, at(minute), kwh, voltage)
+
+
+def vehicle(
+    device_id: str = "v-1", minute: float = 0, kwh: float = 0.1, soc: float = 50.0, temp: float = 25.0
+) -> VehicleReading:
+    """Make a vehicle reading."""
+    return VehicleReading(device_id, at(minute), soc, kwh, temp)
+
+
+def as_json(reading: Reading) -> dict[str, Any]:
+    """Give a reading as the JSON object that a device sends."""
+    built: dict[str, Any] = msgspec.to_builtins(reading)
+    return built
+
+
+def altered(reading: Reading, **changes: Any) -> dict[str, Any]:
+    """Give a reading as JSON with fields replaced, or left out where the new value is `...`."""
+    built = as_json(reading) | changes
+    return {name: value for name, value in built.items() if value is not ...}
+
+
+def encode(*readings: Reading | dict[str, Any]) -> bytes:
+    """Give readings as a JSON array."""
+    return msgspec.json.encode(readings)
+
+
+def decoded(*readings: Reading) -> Decoded:
+    """Make the payload that decoding a good array would have given."""
+    return Decoded(
+        body=encode(*readings), readings=list(readings), indices=list(range(len(readings))), rejections=[]
+    )
+
+
+device_ids: Final = st.text(string.ascii_letters + string.digits + "._:-", min_size=1, max_size=64)
+zones: Final = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(
+    lambda minutes: timezone(timedelta(minutes=minutes))
+)
+timestamps: Final = st.datetimes(
+    (NOW - timedelta(days=20_000)).replace(tzinfo=None),
+    (NOW - timedelta(days=1)).replace(tzinfo=None),
+    timezones=zones,
+)
+energies: Final = st.floats(0, 1000)
+meter_readings: Final = st.builds(MeterReading, device_ids, timestamps, energies, st.floats(0, 1000))
+vehicle_readings: Final = st.builds(
+    VehicleReading, device_ids, timestamps, st.floats(0, 100), energies, st.floats(-60, 150)
+)
+readings: Final = meter_readings | vehicle_readings
+
+json_values: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=6,
+)
+_FIELD_NAMES: Final = sorted({*as_json(meter()), *as_json(vehicle()), "readings", "extra"})
+# Objects that look like readings and are not quite: right names, any values.
+near_readings: Final = st.dictionaries(st.sampled_from(_FIELD_NAMES), json_values, max_size=7)
+
+
+@st.composite
+def bad_readings(draw: st.DrawFn) -> Any:
+    """Give a JSON value that is certainly no good reading: a good one with one field spoilt, or no object."""
+    if draw(st.booleans()):
+        return draw(json_values.filter(lambda value: not isinstance(value, dict)))
+    reading = as_json(draw(readings))
+    name = draw(st.sampled_from(sorted(reading)))
+    reading[name] = draw(st.sampled_from([None, True, [], {}, "", "1 ", -61.0, 1e6]))
+    return reading
+
+
+# Payloads that are almost JSON: a good one with some bytes cut out, doubled or replaced.
+@st.composite
+def torn_payloads(draw: st.DrawFn) -> bytes:
+    """Give the bytes of a payload that was damaged on its way."""
+    body = draw(st.lists(readings | near_readings, max_size=3).map(json_array))
+    start = draw(st.integers(0, len(body)))
+    end = draw(st.integers(start, min(len(body), start + 8)))
+    return body[:start] + draw(st.binary(max_size=4)) + body[end:]
+
+
+def json_array(parts: list[Any]) -> bytes:
+    """Give a JSON array of readings and other values."""
+    return json.dumps([as_json(p) if isinstance(p, Reading) else p for p in parts]).encode()
+
+
+@st.composite
+def windows(draw: st.DrawFn, minutes: int = 240) -> tuple[datetime, datetime]:
+    """Give a window of whole seconds that starts near NOW and may be empty."""
+    start = draw(st.integers(-1800, minutes * 60))
+    length = draw(st.integers(0, minutes * 60 + 3600))
+    return NOW + timedelta(seconds=start), NOW + timedelta(seconds=start + length)

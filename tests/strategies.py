@@ -10,9 +10,14 @@ from typing import Any, Final
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from litestar.testing import AsyncTestClient
+from psycopg import AsyncConnection
 
 from service.ingest.outcome import Decoded
 from service.readings import MeterReading, Reading, TimeRule, VehicleReading
+
+Api = AsyncTestClient[Any]
+Owner = AsyncConnection[dict[str, Any]]
 
 # A busy machine must not fail a property: no deadline, and examples may be slow to draw.
 pure: Final = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
@@ -68,6 +73,16 @@ def decoded(*readings: Reading) -> Decoded:
     return Decoded(
         body=encode(*readings), readings=list(readings), indices=list(range(len(readings))), rejections=[]
     )
+
+
+async def rows(owner: Owner, statement: str) -> list[dict[str, Any]]:
+    """Run a query of a test."""
+    return await (await owner.execute(statement.encode())).fetchall()
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a moment as the API does."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 device_ids: Final = st.text(string.ascii_letters + string.digits + "._:-", min_size=1, max_size=64)

@@ -145,11 +145,14 @@ class _Demo:
     async def _fill(self, now: datetime, began: float) -> datetime:
         """Backfill by the minute, from a day ago or from where an earlier demo ended; give where it ends."""
         end = now.replace(second=0, microsecond=0)
-        newest = (await self._stats())["newestReading"]["vehicle"]
         start = end - _BACKFILL
+        newest = (await self._stats())["newestReading"]["vehicle"]
         if newest is not None:
-            known_until = datetime.fromisoformat(newest).replace(second=0, microsecond=0)
-            start = min(end, max(start, known_until + timedelta(minutes=1)))
+            # An earlier demo reported up to here: its ticks are not sent again.
+            known_until = datetime.fromisoformat(newest) + timedelta(seconds=_DRIFT_S)
+            start = max(start, known_until.replace(second=0, microsecond=0) + timedelta(minutes=1))
+            end = max(end, known_until)
+        start = min(start, end)
         # The same clocks as in the live part: otherwise a live reading could meet a backfilled timestamp.
         clocks = Network(_SEED, Disturbances(drift_s=_DRIFT_S))
         minutes = int((end - start).total_seconds() // 60)

@@ -119,14 +119,13 @@ class _Demo:
             self._running.service_database, self._fleet, now - _BACKFILL, now + timedelta(days=2)
         )
         _say(f"{self._devices} vehicles and meters, {new + known} charging sessions ({new} new)")
-        end = await self._fill(now, began)
+        await self._fill(now, began)
         if self._stopped:
             return
         options = SimulationOptions(
             devices=self._devices,
             interval_s=self._interval_s,
             for_s=seconds,
-            after=end,
             via="mqtt",
             mqtt_url=self._running.mqtt,
             seed=_SEED,
@@ -142,16 +141,15 @@ class _Demo:
     def _note(self, progress: Progress) -> None:
         self._live = progress
 
-    async def _fill(self, now: datetime, began: float) -> datetime:
-        """Backfill by the minute, from a day ago or from where an earlier demo ended; give where it ends."""
+    async def _fill(self, now: datetime, began: float) -> None:
+        """Backfill by the minute, from a day ago or from where an earlier demo ended."""
         end = now.replace(second=0, microsecond=0)
         start = end - _BACKFILL
         newest = (await self._stats())["newestReading"]["vehicle"]
         if newest is not None:
-            # An earlier demo reported up to here: its ticks are not sent again.
+            # Past the last tick of an earlier demo, whatever the clock of the device that reported it.
             known_until = datetime.fromisoformat(newest) + timedelta(seconds=_DRIFT_S)
             start = max(start, known_until.replace(second=0, microsecond=0) + timedelta(minutes=1))
-            end = max(end, known_until)
         start = min(start, end)
         # The same clocks as in the live part: otherwise a live reading could meet a backfilled timestamp.
         clocks = Network(_SEED, Disturbances(drift_s=_DRIFT_S))
@@ -167,7 +165,6 @@ class _Demo:
                 if self._stopped:
                     break
             await sender.drain(60)
-        return end
 
     async def _show(self, simulation: asyncio.Task[Progress]) -> None:
         view = DemoView(self._running)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Response, Router, get
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, FromQuery, QueryParameter, SkipValidation
+from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service import parameters
 from service.analytics.reads import Reads
@@ -28,15 +28,19 @@ def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[b
     return _answer(body)
 
 
-@get("/v1/ingest/meter/{meter_id:str}/current", summary="Latest state of a meter")
-async def meter_current(reads: InjectedReads, meter_id: FromPath[str]) -> Response[bytes]:
+@get("/v1/ingest/meter/{meterId:str}/current", summary="Latest state of a meter")
+async def meter_current(
+    reads: InjectedReads, meter_id: Annotated[str, PathParameter(name="meterId")]
+) -> Response[bytes]:
     """Give the newest reading of one meter."""
     device_id = parameters.device("meterId", meter_id)
     return _found(await reads.meter_current(device_id), "meter", device_id)
 
 
-@get("/v1/ingest/vehicle/{vehicle_id:str}/current", summary="Latest state of a vehicle")
-async def vehicle_current(reads: InjectedReads, vehicle_id: FromPath[str]) -> Response[bytes]:
+@get("/v1/ingest/vehicle/{vehicleId:str}/current", summary="Latest state of a vehicle")
+async def vehicle_current(
+    reads: InjectedReads, vehicle_id: Annotated[str, PathParameter(name="vehicleId")]
+) -> Response[bytes]:
     """Give the newest reading of one vehicle."""
     device_id = parameters.device("vehicleId", vehicle_id)
     return _found(await reads.vehicle_current(device_id), "vehicle", device_id)
@@ -84,10 +88,10 @@ async def vehicle_states(
     )
 
 
-@get("/v1/analytics/performance/{vehicle_id:str}", summary="Energy billed, delivered and lost by a vehicle")
+@get("/v1/analytics/performance/{vehicleId:str}", summary="Energy billed, delivered and lost by a vehicle")
 async def performance(
     reads: InjectedReads,
-    vehicle_id: FromPath[str],
+    vehicle_id: Annotated[str, PathParameter(name="vehicleId")],
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
     to: FromQuery[str | None] = None,
 ) -> Response[bytes]:

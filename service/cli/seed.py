@@ -16,7 +16,7 @@ from service.simulator.fleet import Fleet
 from service.simulator.seed import seed as store_sessions
 
 
-@click.command()
+@click.command("seed")
 @click.argument("vehicles", type=click.IntRange(min=1))
 @click.argument("meters", type=click.IntRange(min=1))
 @click.option(

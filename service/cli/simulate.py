@@ -25,7 +25,7 @@ _PLAIN_LINE_S: Final = 5.0
 _SHARE: Final = click.FloatRange(0, 1)
 
 
-@click.command()
+@click.command("simulate")
 @click.option(
     "--devices", type=click.IntRange(min=1), default=100, show_default=True, help="Vehicles, and meters."
 )

@@ -11,15 +11,14 @@ import asyncio
 import contextlib
 import random
 import re
-import ssl
-from typing import Any, Final, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
 
 import gmqtt
 from gmqtt.mqtt.constants import MQTTv50
 from gmqtt.mqtt.handler import MQTTConnectError
 
 from service import lifecycle, log
+from service.broker import BrokerAddress, may_pass
 from service.errors import FleetwattError, SettingsError
 from service.ingest.decode import decode
 from service.ingest.outcome import Decoded, Rejection
@@ -30,9 +29,6 @@ from service.settings import Settings
 TOPIC_FILTER: Final = "telemetry/+/+"
 _TOPIC: Final = re.compile(r"telemetry/(?P<kind>meter|vehicle)/(?P<id>[A-Za-z0-9._:\-]{1,64})")
 
-# CONNACK codes (MQTT 5, 3.2.2.2) that the next try may not get: unspecified, implementation specific, server
-# unavailable, busy, quota exceeded, use another server, connection rate exceeded.
-_PASSING_REFUSALS: Final = frozenset({128, 131, 136, 137, 151, 156, 159})
 _CONNECT_TIMEOUT_S: Final = 10.0
 _PAUSE_MAX_S: Final = 10.0
 
@@ -45,29 +41,6 @@ class _LeftUnacknowledged(Exception):  # noqa: N818 - no error: the broker keeps
     """Ends the handling of a message that must stay in the broker's session."""
 
 
-class BrokerAddress:
-    """Where the broker is and how to log in, from mqtt://[user:password@]host[:port] or mqtts://."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            raise SettingsError(
-                "FLEETWATT_MQTT_URL must look like mqtt://[user:password@]host[:port] or mqtts://"
-            )
-        self.host = parts.hostname
-        self.tls = parts.scheme == "mqtts"
-        self.port = parts.port or (8883 if self.tls else 1883)
-        self.user = unquote(parts.username) if parts.username else None
-        self.password = unquote(parts.password) if parts.password else None
-
-    def ssl(self) -> ssl.SSLContext | Literal[False]:
-        """Give the TLS context, or False for plain TCP."""
-        return ssl.create_default_context() if self.tls else False
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-
 class Consumer:
     """Takes telemetry from the broker and hands it to the pipeline until it is told to stop."""
 
@@ -76,7 +49,7 @@ class Consumer:
             raise SettingsError("no broker: set FLEETWATT_MQTT_URL, or start one with `fleetwatt up`")
         self._settings = settings
         self._pipeline = pipeline
-        self._address = BrokerAddress(settings.mqtt_url)
+        self._address = BrokerAddress.from_url(settings.mqtt_url)
         self._rule = TimeRule(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400)
         self._draining = False
         self._handling = 0
@@ -155,7 +128,7 @@ class Consumer:
                 client.subscribe(f"$share/{self._settings.mqtt_share}/{TOPIC_FILTER}", qos=1)
                 codes = await granted
         except MQTTConnectError as error:
-            if error._code in _PASSING_REFUSALS:  # noqa: SLF001 - the library offers it only in its text
+            if may_pass(error):
                 raise
             raise BrokerRefusedError(
                 f"the broker at {self._address} refused the connection: {error}; "

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from litestar import Request, Response, Router, get, patch, post
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, FromQuery, QueryParameter, SkipValidation
+from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service import parameters
 from service.problems import JSON, Problem
@@ -73,9 +73,11 @@ async def list_sessions(
     return Response(content=msgspec.json.encode({"sessions": found, "next": following}), media_type=JSON)
 
 
-@patch("/v1/sessions/{session_id:str}", operation_class=openapi.Change, summary="End or correct a session")
+@patch("/v1/sessions/{sessionId:str}", operation_class=openapi.Change, summary="End or correct a session")
 async def change_session(
-    request: AnyRequest, sessions: InjectedSessions, session_id: FromPath[str]
+    request: AnyRequest,
+    sessions: InjectedSessions,
+    session_id: Annotated[str, PathParameter(name="sessionId")],
 ) -> Response[bytes]:
     """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
     change = decode_body(await request.body(), SessionChange)

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Self
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 from zlib import crc32
 
@@ -26,6 +24,7 @@ from gmqtt import Client
 from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.storage import PersistentStorage
 
+from service.broker import BrokerAddress, may_pass
 from service.errors import FleetwattError
 from service.readings import MeterReading, Reading
 from service.simulator.progress import Progress
@@ -34,38 +33,11 @@ from service.simulator.sender import FIRST_PAUSE_S, Idle, next_pause_s
 _IN_FLIGHT: Final = 1000
 _CONNECT_TIMEOUT_S: Final = 10.0
 _KEEPALIVE_S: Final = 20
-# Refusals that no further try will change: bad credentials, not authorized, banned, bad method.
-_FINAL_REFUSALS: Final = frozenset({4, 5, 134, 135, 138, 140})
 # gmqtt reconnects while failures <= retries; 0 would still allow a first try of its own.
 _NEVER: Final = -2
 # gmqtt reports lost connections on stderr unless someone listens; `progress.problem` says it already.
 _LOG: Final = logging.getLogger("gmqtt")
 _LOG.addHandler(logging.NullHandler())
-
-
-class Broker(msgspec.Struct, frozen=True):
-    """Where the broker listens and who we are to it."""
-
-    host: str
-    port: int
-    user: str | None
-    password: str | None
-    tls: bool
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """Read mqtt://[user:password@]host[:port], or mqtts:// for TLS; FleetwattError for anything else."""
-        parts = urlsplit(url)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            raise FleetwattError(f"not the address of a broker: {parts.scheme}://{parts.hostname or ''}")
-        tls = parts.scheme == "mqtts"
-        return cls(
-            host=parts.hostname,
-            port=parts.port or (8883 if tls else 1883),
-            user=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            tls=tls,
-        )
 
 
 def _words(error: Exception) -> str:
@@ -104,7 +76,7 @@ class _Unacknowledged(PersistentStorage):  # type: ignore[misc]
 class _Link:
     """One connection to the broker, replaced whenever it is lost; messages keep their order."""
 
-    def __init__(self, broker: Broker, client_id: str, progress: Progress, idle: Idle) -> None:
+    def __init__(self, broker: BrokerAddress, client_id: str, progress: Progress, idle: Idle) -> None:
         self._broker = broker
         self._client_id = client_id
         self._progress = progress
@@ -122,8 +94,7 @@ class _Link:
         try:
             await self._connect()
         except (OSError, TimeoutError, MQTTConnectError) as error:
-            where = f"{self._broker.host}:{self._broker.port}"
-            raise FleetwattError(f"no connection to the broker at {where}: {_words(error)}") from error
+            raise FleetwattError(f"no connection to the broker at {self._broker}: {_words(error)}") from error
         self._keeper = asyncio.create_task(self._keep_connected())
 
     async def close(self) -> None:
@@ -191,7 +162,7 @@ class _Link:
             try:
                 await self._connect()
             except (OSError, TimeoutError, MQTTConnectError) as error:
-                if isinstance(error, MQTTConnectError) and error._code in _FINAL_REFUSALS:  # noqa: SLF001
+                if isinstance(error, MQTTConnectError) and not may_pass(error):
                     raise FleetwattError(f"the broker refuses the connection: {error}") from error
                 self._progress.problem = f"broker: {_words(error)}"
                 await asyncio.sleep(pause_s)
@@ -218,10 +189,11 @@ class _Link:
         client.on_disconnect = on_disconnect
         if self._broker.user is not None:
             client.set_auth_credentials(self._broker.user, self._broker.password)
-        tls = ssl.create_default_context() if self._broker.tls else False
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await client.connect(self._broker.host, self._broker.port, ssl=tls, keepalive=_KEEPALIVE_S)
+                await client.connect(
+                    self._broker.host, self._broker.port, ssl=self._broker.ssl(), keepalive=_KEEPALIVE_S
+                )
         except BaseException:
             await self._disconnect(client)
             raise
@@ -245,7 +217,7 @@ class MqttSender:
         self.progress = progress
         self.batch = 1
         self._idle = Idle()
-        broker, run = Broker.from_url(url), uuid4().hex[:8]
+        broker, run = BrokerAddress.from_url(url), uuid4().hex[:8]
         self._links = [
             _Link(broker, f"fleetwatt-simulator-{run}-{number}", progress, self._idle)
             for number in range(connections)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.broker import BrokerAddress
 from service.errors import FleetwattError
 from service.simulator.fleet import Fleet
 from service.simulator.http import HttpSender
-from service.simulator.mqtt import Broker, MqttSender
+from service.simulator.mqtt import MqttSender
 from service.simulator.network import Disturbances
 from service.simulator.progress import Latencies, Progress
 from service.simulator.run import SimulationOptions, simulate
@@ -136,7 +137,7 @@ def test_no_latency_has_no_percentile() -> None:
 
 def test_a_brokers_address_is_read() -> None:
     """Login and port are taken from the URL; without a port it is the usual one."""
-    broker = Broker.from_url("mqtt://me:p%40ss@localhost:2000")
+    broker = BrokerAddress.from_url("mqtt://me:p%40ss@localhost:2000")
     assert (broker.host, broker.port, broker.user, broker.password, broker.tls) == (
         "localhost",
         2000,
@@ -144,14 +145,14 @@ def test_a_brokers_address_is_read() -> None:
         "p@ss",
         False,
     )
-    assert Broker.from_url("mqtts://host").port == 8883
+    assert BrokerAddress.from_url("mqtts://host").port == 8883
 
 
 @pytest.mark.parametrize("url", ["", "localhost:1883", "http://localhost"])
 def test_what_is_no_brokers_address_is_refused(url: str) -> None:
     """An address without scheme or host is an error that says so."""
     with pytest.raises(FleetwattError, match="address of a broker"):
-        Broker.from_url(url)
+        BrokerAddress.from_url(url)
 
 
 def test_a_broker_that_is_not_there_is_an_error_at_once() -> None:

@@ -16,7 +16,6 @@ from service.ingest.body import read_body
 from service.ingest.decode import decode, decode_lines
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
-from service.metrics import REJECTED
 from service.problems import JSON, Problem, unavailable
 from service.readings import Kind, TimeRule
 from service.settings import Settings
@@ -46,8 +45,6 @@ class Intake(NamedTuple):
             decoded = decode(body, rule, kind=kind, max_readings=limit)
         _check_shape(decoded, shape, is_lines=is_lines)
         origin = f"http:{request.url.path}"
-        for rejection in decoded.rejections:
-            REJECTED.labels("http", rejection.code).inc()
         if not decoded.readings or (all_or_nothing and decoded.rejections):
             await self._keep_refused(decoded, origin, atomic=all_or_nothing)
             raise refusal(decoded, decoded.rejections, atomic=all_or_nothing)

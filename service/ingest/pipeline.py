@@ -79,6 +79,8 @@ class Pipeline:
         commit does not come in `commit_wait_s` (it may still come later: sending again is safe, since
         what was stored counts as a duplicate); AtomicRefusedError when all-or-nothing gave nothing.
         """
+        for rejection in decoded.rejections:
+            metrics.REJECTED.labels(origin.partition(":")[0], rejection.code).inc()
         submission = Submission(
             decoded, origin, atomic=atomic, raw_limit=self._settings.dead_letter_max_bytes
         )

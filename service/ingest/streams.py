@@ -21,7 +21,7 @@ class Stream(NamedTuple):
     rows: Callable[[list[Any]], str]
     columns: Callable[[list[Any]], dict[str, list[Any]]]
     insert_new: LiteralString
-    find_conflicts: LiteralString
+    compare: LiteralString
     upsert_state: LiteralString
 
 
@@ -70,7 +70,7 @@ METER: Final = Stream(
     rows=_meter_rows,
     columns=_meter_columns,
     insert_new=query("insert_new_meter_readings"),
-    find_conflicts=query("find_meter_conflicts"),
+    compare=query("compare_meter_readings"),
     upsert_state=query("upsert_meter_state"),
 )
 VEHICLE: Final = Stream(
@@ -79,7 +79,7 @@ VEHICLE: Final = Stream(
     rows=_vehicle_rows,
     columns=_vehicle_columns,
     insert_new=query("insert_new_vehicle_readings"),
-    find_conflicts=query("find_vehicle_conflicts"),
+    compare=query("compare_vehicle_readings"),
     upsert_state=query("upsert_vehicle_state"),
 )
 

@@ -1,8 +1,8 @@
 """One batch, one transaction: history, hot state, dead letters and counters together.
 
 The straight way is COPY into the hypertable. A unique violation (SQLSTATE 23505) means that some
-readings are stored already; then, and only then, the batch goes through INSERT ... ON CONFLICT DO
-NOTHING, which also tells duplicates from conflicts.
+readings are stored already; then, and only then, each is looked up by its key, what is new goes through
+INSERT ... ON CONFLICT DO NOTHING, and what is not is a duplicate or, with other values, a conflict.
 """
 
 from __future__ import annotations
@@ -107,10 +107,7 @@ async def store(
         if parts:
             if straight:
                 straight = await _copy(connection, parts)
-            written = [
-                await _classify(connection, part, None if straight else await _insert_new(connection, part))
-                for part in parts
-            ]
+            written = [await _write_part(connection, part, copied=straight) for part in parts]
         conflicts = [entry for part in written for entry in part.conflicts]
         if conflicts and any(submission.atomic for submission in batch):
             raise AtomicRefusedError([entry.place for entry in conflicts])
@@ -132,30 +129,43 @@ async def _copy(connection: Connection, parts: list[Sorted]) -> bool:
     return True
 
 
-async def _insert_new(connection: Connection, part: Sorted) -> set[int]:
-    """Insert what is not stored; give the places (from 0) in part.first of what was."""
-    columns = part.stream.columns([entry.reading for entry in part.first])
-    cursor = await connection.execute(part.stream.insert_new, columns)
-    return {row[0] - 1 for row in await cursor.fetchall()}
+async def _write_part(connection: Connection, part: Sorted, *, copied: bool) -> Written:
+    """Store what is new of a part, unless COPY did, and tell the rest apart: duplicates and conflicts.
 
-
-async def _classify(connection: Connection, part: Sorted, known: set[int] | None) -> Written:
-    """Tell the stored from duplicates and conflicts; `known` are the places that were stored before.
-
-    A repeat within the batch is held against what is stored now, so the verdict is the same whether two
+    What is there already is found first, so that a replay costs one look-up a reading and no insert. A
+    repeat within the batch is held against what is stored now: the verdict is the same whether two
     readings of one key arrive together or apart.
     """
-    if not known and not part.repeats:
-        return Written(part.stream, part.first, [], [])
-    known = known or set()
-    stored = [entry for place, entry in enumerate(part.first) if place not in known]
-    others = [part.first[place] for place in sorted(known)] + part.repeats
-    columns = part.stream.columns([entry.reading for entry in others])
-    cursor = await connection.execute(part.stream.find_conflicts, columns)
-    differing = {row[0] - 1 for row in await cursor.fetchall()}
-    duplicates = [entry for place, entry in enumerate(others) if place not in differing]
-    conflicts = [entry for place, entry in enumerate(others) if place in differing]
-    return Written(part.stream, stored, duplicates, conflicts)
+    known = {} if copied else await _compare(connection, part.stream, part.first)
+    new = [entry for place, entry in enumerate(part.first) if place not in known]
+    # Another writer may have stored some of them in the meantime.
+    overtaken = set() if copied else await _insert_new(connection, part.stream, new)
+    verdicts = [(part.first[place], differs) for place, differs in known.items()]
+    late = [new[place] for place in sorted(overtaken)] + part.repeats
+    compared = await _compare(connection, part.stream, late)
+    verdicts += [(entry, compared.get(place, False)) for place, entry in enumerate(late)]
+    return Written(
+        part.stream,
+        stored=[entry for place, entry in enumerate(new) if place not in overtaken],
+        duplicates=[entry for entry, differs in verdicts if not differs],
+        conflicts=[entry for entry, differs in verdicts if differs],
+    )
+
+
+async def _compare(connection: Connection, stream: Stream, entries: list[Entry]) -> dict[int, bool]:
+    """Find which entries' keys are stored: their places, and whether the stored values differ."""
+    if not entries:
+        return {}
+    cursor = await connection.execute(stream.compare, stream.columns([entry.reading for entry in entries]))
+    return {place - 1: differs for place, differs in await cursor.fetchall()}
+
+
+async def _insert_new(connection: Connection, stream: Stream, entries: list[Entry]) -> set[int]:
+    """Insert entries; give the places of those whose key was stored already."""
+    if not entries:
+        return set()
+    cursor = await connection.execute(stream.insert_new, stream.columns([entry.reading for entry in entries]))
+    return {place - 1 for (place,) in await cursor.fetchall()}
 
 
 async def _update_state(connection: Connection, part: Written, writer: str) -> None:

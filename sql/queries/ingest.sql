@@ -67,10 +67,12 @@ from batch
 left join stored on batch.id = stored.vehicle_id and batch.recorded_at = stored.recorded_at
 where stored.vehicle_id is null;
 
--- name: find_meter_conflicts
--- Of readings whose key is stored, gives the places (from 1) of those that differ from what is stored.
+-- name: compare_meter_readings
+-- Of the readings whose key is stored, gives the places (from 1) and whether the stored values differ.
 -- The lateral look-up keeps it one index probe a reading, in the one chunk that can hold it.
-select b.place
+select
+    b.place,
+    (stored.kwh_consumed_ac <> b.kwh or stored.voltage <> b.voltage) as differs
 from
     unnest(
         %(ids)s::text[], %(times)s::timestamptz[], %(kwh)s::float8[], %(voltage)s::float8[]
@@ -83,12 +85,15 @@ cross join
         from meter_reading as r
         where r.meter_id = b.id and r.recorded_at = b.recorded_at
         limit 1
-    ) as stored
-where (stored.kwh_consumed_ac, stored.voltage) is distinct from (b.kwh, b.voltage);
+    ) as stored;
 
--- name: find_vehicle_conflicts
--- Of readings whose key is stored, gives the places (from 1) of those that differ from what is stored.
-select b.place
+-- name: compare_vehicle_readings
+-- Of the readings whose key is stored, gives the places (from 1) and whether the stored values differ.
+select
+    b.place,
+    (
+        stored.soc <> b.soc or stored.kwh_delivered_dc <> b.kwh or stored.battery_temp <> b.battery_temp
+    ) as differs
 from
     unnest(
         %(ids)s::text[], %(times)s::timestamptz[],
@@ -103,10 +108,7 @@ cross join
         from vehicle_reading as r
         where r.vehicle_id = b.id and r.recorded_at = b.recorded_at
         limit 1
-    ) as stored
-where
-    (stored.soc, stored.kwh_delivered_dc, stored.battery_temp)
-    is distinct from (b.soc, b.kwh, b.battery_temp);
+    ) as stored;
 
 -- name: upsert_meter_state
 -- Hot state from the newest reading of each meter in the batch; a late one never overwrites a newer one.

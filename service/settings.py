@@ -72,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_s: Annotated[
         Seconds, Meta(description="Longest pause between two tries while the database is away")
     ] = 2.0
+    drain_timeout_s: Annotated[
+        Seconds,
+        Meta(description="How long a stopping process tries to store what it took; MQTT keeps the rest"),
+    ] = 8.0
     read_pool_max: Annotated[
         int, Meta(ge=1, le=200, description="Database connections that answer queries, per process")
     ] = 8

@@ -183,9 +183,14 @@ class Consumer:
         )
 
     async def _drain(self) -> None:
-        """Take nothing new and wait for the commits under way; their acknowledgements go out with them."""
+        """Take nothing new and wait for the commits under way; their acknowledgements go out with them.
+
+        What cannot be committed in time stays with the broker.
+        """
         self._draining = True
-        await self._idle.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._idle.wait()
         # One turn of the loop, so that acknowledgements queued as callbacks reach the socket.
         await asyncio.sleep(0.05)
 

@@ -40,6 +40,7 @@ class Pipeline:
             batch_max=settings.batch_max_readings,
         )
         self.available = True
+        self._log = log.get("pipeline")
 
     async def __aenter__(self) -> Self:
         """Start the writers; they connect when the first batch comes."""
@@ -53,11 +54,17 @@ class Pipeline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Refuse new submissions, write what is inside, stop. Cancel the caller to stop without waiting."""
+        """Refuse new submissions, write what is inside, stop.
+
+        When the database is away what is inside cannot be written: it is given up after a while. None of it
+        was acknowledged, so its senders have it still.
+        """
         self.buffer.close()
         try:
-            await asyncio.gather(*self._writers)
+            await asyncio.wait(self._writers, timeout=self._settings.drain_timeout_s)
         finally:
+            if self.buffer.readings:
+                self._log.warning("given_up_unacknowledged", readings=self.buffer.readings)
             for task in self._writers:
                 task.cancel()
             for task in self._writers:

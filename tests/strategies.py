@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import httpx
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from litestar.testing import AsyncTestClient
 from psycopg import AsyncConnection
 
+from service.app import create_app
 from service.ingest.outcome import Decoded
 from service.readings import MeterReading, Reading, TimeRule, VehicleReading
+from service.settings import Settings
 
 Api = AsyncTestClient[Any]
 Owner = AsyncConnection[dict[str, Any]]
@@ -78,6 +83,34 @@ def decoded(*readings: Reading) -> Decoded:
 async def rows(owner: Owner, statement: str) -> list[dict[str, Any]]:
     """Run a query of a test."""
     return await (await owner.execute(statement.encode())).fetchall()
+
+
+@asynccontextmanager
+async def serving(settings: Settings, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Run an application of the test's own, some settings changed, on the test's own event loop.
+
+    Litestar's client runs it in a thread and blocks the loop for each request: no two could be under way
+    at once. It also takes the escapes off a path twice.
+    """
+    app = create_app(msgspec.structs.replace(settings, **changes))
+    transport = httpx.ASGITransport(cast("Any", app))
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        yield client
+
+
+def problem(response: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
+    """Check that an answer is problem details (RFC 9457); give its members."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    body: dict[str, Any] = response.json()
+    assert {"type", "title", "status", "detail", "code"} <= set(body), body
+    assert body["status"] == status
+    assert body["type"] == "urn:fleetwatt:problem:" + body["code"].replace("_", "-")
+    assert body["title"]
+    assert body["detail"]
+    if code is not None:
+        assert body["code"] == code, body
+    return body
 
 
 def rfc3339(moment: datetime) -> str:

@@ -205,5 +205,5 @@ async def _first(*events: asyncio.Event) -> None:
 
 def _quiet_about_unacknowledged(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Report stray exceptions as asyncio does, except the one that is meant to leave a message alone."""
-    if not isinstance(context.get("exception"), _LeftUnacknowledged):
+    if not isinstance(context.get("exception"), _LeftUnacknowledged | asyncio.CancelledError):
         loop.default_exception_handler(context)

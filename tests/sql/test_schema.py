@@ -20,6 +20,7 @@ def test_landed_migrations_are_frozen() -> None:
         reversed(line.split()) for line in (paths.SQL / "migrations/SHA256SUMS").read_text().splitlines()
     )
     here = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in paths.SQL.glob("migrations/*.sql")
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in paths.SQL.glob("migrations/*.sql")
     }
     assert here == landed

@@ -1,0 +1,57 @@
+"""Migrating: from nothing, again, at once, and as whoever may."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+
+from service import migrations
+from tests.schema_dump import dump
+from tests.servers import Postgres
+
+
+def test_migrating_again_changes_nothing(postgres: Postgres, database: str) -> None:
+    """The second run finds the head and leaves everything as it is."""
+    before = dump(postgres, database)
+    head = migrations.head()
+    assert migrations.migrate(postgres.url("fleetwatt_owner", database)) == (head, head)
+    assert dump(postgres, database) == before
+
+
+def test_several_processes_at_once(postgres: Postgres) -> None:
+    """Four processes migrate one empty database: all succeed, and the schema is whole."""
+    with postgres.database(empty=True) as name:
+        url = postgres.url("fleetwatt_owner", name)
+
+        def run(_number: int) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "service", "migrate"],
+                env={"FLEETWATT_MIGRATE_DATABASE_URL": url, "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(run, range(4)))
+        assert [result.returncode for result in results] == [0] * 4, [result.stderr for result in results]
+        assert sum("already current" in result.stdout for result in results) == 3
+        with psycopg.connect(url) as connection:
+            assert connection.execute("select count(*) from meter_reading").fetchone() == (0,)
+
+
+def test_a_superuser_may_migrate_too(postgres: Postgres) -> None:
+    """Whoever migrates, the owner's role owns the tables, and the schema is the same."""
+    with postgres.database(empty=True) as name:
+        migrations.migrate(postgres.url("postgres", name))
+        with postgres.admin(name) as connection:
+            owners = connection.execute(
+                "select distinct tableowner::text from pg_tables where schemaname = 'public' "
+                "and tablename <> 'alembic_version'"
+            ).fetchall()
+        assert owners == [("fleetwatt_owner",)]
+        with psycopg.connect(postgres.url("fleetwatt_service", name)) as connection:
+            assert connection.execute("select count(*) from vehicle_reading").fetchone() == (0,)

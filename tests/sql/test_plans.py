@@ -1,0 +1,115 @@
+"""Plans of the hot queries: index scans only, and only in the chunks that can hold what is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.sql import query
+from tests.servers import Postgres
+
+DAYS = 6
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def plain(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection to a database with six days of 50 meters and vehicles, a reading every 10 minutes."""
+    with psycopg.connect(postgres.url("fleetwatt_owner", database), autocommit=True) as connection:
+        for table, columns in (
+            ("meter_reading", "0.1, 230"),
+            ("vehicle_reading", "50, 0.1, 20"),
+        ):
+            connection.execute(
+                f"insert into {table} select 'd-' || d, t, {columns} "  # noqa: S608 - our own names
+                "from generate_series(1, 50) as d, "
+                "generate_series(%s::timestamptz, %s, interval '10 minutes') as t",
+                (START, START + timedelta(days=DAYS, minutes=-10)),
+            )
+        connection.execute(
+            "insert into charging_session (vehicle_id, meter_id, during) "
+            "select 'd-' || d, 'd-' || d, tstzrange(%s, null) from generate_series(1, 50) as d",
+            (START,),
+        )
+        connection.execute("analyze")
+        yield connection
+
+
+def plan(connection: psycopg.Connection[Any], text: Any, parameters: dict[str, Any]) -> str:
+    """Give the executed plan of a query as text."""
+    rows = connection.execute(
+        b"explain (analyze, costs off, timing off, summary off) " + text.encode(), parameters
+    )
+    return "\n".join(row[0] for row in rows)
+
+
+def chunks(text: str) -> set[str]:
+    """Give the chunks that a plan really looked into."""
+    scanned = re.findall(r"on (_hyper_\d+_\d+_chunk)[^\n]*\(actual rows", text)
+    return set(scanned)
+
+
+def test_performance_reads_the_window_by_index(plain: psycopg.Connection[Any]) -> None:
+    """A 24-hour summary scans by index, in at most two chunks of each hypertable."""
+    window = {
+        "id": "d-7",
+        "window_from": START + timedelta(days=2, hours=6),
+        "window_to": START + timedelta(days=3, hours=6),
+    }
+    body = plain.execute("select prosrc from pg_proc where proname = 'vehicle_performance'").fetchone()
+    assert body is not None
+    # A function hides its plan: its own text is explained, with its parameters filled in.
+    text = (
+        body[0]
+        .replace("wanted_vehicle", "%(id)s")
+        .replace("window_from", "%(window_from)s::timestamptz")
+        .replace("window_to", "%(window_to)s::timestamptz")
+    )
+    executed = plan(plain, text, window)
+    assert not re.search(r"Seq Scan on (_hyper|meter_reading|vehicle_reading)", executed), executed
+    assert 0 < len(chunks(executed)) <= 4, executed
+
+
+def test_looking_up_stored_readings_probes_the_index(plain: psycopg.Connection[Any]) -> None:
+    """A replayed batch costs one index probe a reading, in the chunk of its day."""
+    times = [START + timedelta(days=4, minutes=10 * number) for number in range(20)]
+    batch = {"ids": ["d-1"] * 20, "times": times, "kwh": [0.1] * 20, "voltage": [230.0] * 20}
+    executed = plan(plain, query("compare_meter_readings").rstrip(";"), batch)
+    assert "Seq Scan on _hyper" not in executed, executed
+    assert len(chunks(executed)) == 1, executed
+
+
+@pytest.mark.parametrize("name", ["meter_current", "vehicle_current"])
+def test_current_state_is_one_key_look_up(plain: psycopg.Connection[Any], name: str) -> None:
+    """The latest state of a device is found by its key, however many devices there are."""
+    table = name.replace("current", "state")
+    columns = "10, 230" if name == "meter_current" else "50, 0.1, 20"
+    plain.execute(
+        f"insert into {table} select 'd-' || d, now(), {columns} "  # noqa: S608 - our own names
+        "from generate_series(1, 20000) as d".encode()
+    )
+    plain.execute("analyze")
+    executed = plan(plain, query(name).rstrip(";"), {"id": "d-77"})
+    assert "Index Scan" in executed, executed
+    assert "Seq Scan" not in executed, executed
+
+
+@pytest.mark.parametrize("name", ["meter_states", "vehicle_states"])
+def test_a_page_of_states_follows_the_key(plain: psycopg.Connection[Any], name: str) -> None:
+    """A page is read in key order from where the last one ended, without sorting."""
+    table = name.removesuffix("s")
+    columns = "10, 230" if name == "meter_states" else "50, 0.1, 20"
+    plain.execute(
+        f"insert into {table} select 'd-' || d, now(), {columns} "  # noqa: S608 - our own names
+        "from generate_series(1, 20000) as d".encode()
+    )
+    plain.execute("analyze")
+    parameters = {"after": "d-5", "since": None, "before": None, "soc_below": None, "page_size": 100}
+    executed = plan(plain, query(name).rstrip(";"), parameters)
+    assert "Index Scan" in executed, executed
+    assert "Sort" not in executed, executed

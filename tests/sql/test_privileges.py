@@ -1,0 +1,63 @@
+"""Least privilege: what each role may do, tried out."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests.servers import Postgres
+
+HISTORY = ["meter_reading", "vehicle_reading"]
+
+
+@pytest.mark.parametrize("table", HISTORY)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update {} set kwh = 0",
+        "delete from {}",
+        "truncate {}",
+        "drop table {}",
+        "alter table {} add column note text",
+        "create index on {} (recorded_at)",
+    ],
+)
+def test_the_service_cannot_change_history(
+    postgres: Postgres, database: str, table: str, statement: str
+) -> None:
+    """The role that ingests adds rows and nothing else."""
+    column = "kwh_consumed_ac" if table == "meter_reading" else "kwh_delivered_dc"
+    text = statement.format(table).replace("set kwh", f"set {column}")
+    with (
+        psycopg.connect(postgres.url("fleetwatt_service", database)) as connection,
+        pytest.raises(errors.InsufficientPrivilege),
+    ):
+        connection.execute(text.encode())
+
+
+def test_the_service_cannot_run_chunk_maintenance(postgres: Postgres, database: str) -> None:
+    """drop_chunks is the owner's."""
+    with psycopg.connect(postgres.url("fleetwatt_service", database)) as connection:
+        connection.execute(
+            "insert into meter_reading (meter_id, recorded_at, kwh_consumed_ac, voltage) "
+            "values ('m', now(), 1, 230)"
+        )
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("select drop_chunks('meter_reading', now() + interval '9 days')")
+
+
+def test_bi_sees_nothing_but_its_schema(postgres: Postgres, database: str) -> None:
+    """The read-only role can neither read public tables nor create anything."""
+    with psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True) as connection:
+        for table in [*HISTORY, "meter_state", "vehicle_state", "charging_session", "dead_letter"]:
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(f"select * from public.{table}".encode())  # noqa: S608 - our own names
+        for statement in ("create table public.t (a int)", "create table bi.t (a int)", "create schema s"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+        visible = connection.execute(
+            "select nspname::text from pg_namespace where has_schema_privilege(nspname, 'usage') "
+            "and nspname in ('public', 'bi')"
+        ).fetchall()
+        assert visible == [("bi",)]

@@ -1,0 +1,99 @@
+"""Every named query runs against the real schema as the role that uses it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import service
+from service.settings import Settings
+from service.sql import queries
+from tests.servers import Postgres
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+# A value for each parameter name; one name means one thing in all queries.
+VALUES: dict[str, Any] = {
+    "ids": ["a"],
+    "times": [NOW],
+    "kwh": [0.1],
+    "voltage": [230.0],
+    "soc": [50.0],
+    "battery_temp": [20.0],
+    "origin": ["test"],
+    "kind": ["meter"],
+    "device_id": ["a"],
+    "code": ["x"],
+    "field": [None],
+    "message": ["m"],
+    "raw": [b"{}"],
+    "raw_size": [2],
+    "writer": "w",
+    "accepted": 1,
+    "duplicates": 0,
+    "conflicts": 0,
+    "lag_s_count": 1,
+    "lag_s_sum": 0.5,
+    "lag_s_max": 0.5,
+    "id": "a",
+    "after": "",
+    "since": None,
+    "before": None,
+    "soc_below": None,
+    "page_size": 10,
+    "window_from": NOW,
+    "window_to": NOW,
+    "least_kwh": 0.5,
+    "at": NOW,
+    "session_id": None,
+    "session_ids": ["s"],
+    "vehicle_id": "v",
+    "vehicle_ids": ["v"],
+    "meter_id": "m",
+    "meter_ids": ["m"],
+    "started_at": NOW,
+    "started": [NOW],
+    "ended_at": None,
+    "ended": [NOW.replace(hour=13)],
+    "change_end": False,
+    "is_open": None,
+    "after_start": None,
+    "after_id": None,
+}
+# Where a name stands for one value, not for a column of a batch.
+EXCEPTIONS: dict[str, dict[str, Any]] = {"count_ingest": {"kind": "meter"}}
+# Run by the superuser of an embedded server, before the roles exist: tests/service/test_up.py runs them.
+EMBEDDED = {
+    "offer_role_password",
+    "create_login_role",
+    "database_exists",
+    "create_database",
+    "create_extension",
+    "let_owner_create_roles",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(queries()) - EMBEDDED))
+def test_query_runs_as_the_service(settings: Settings, name: str) -> None:
+    """The role fleetwatt_service may run it and the schema has all that it names."""
+    with psycopg.connect(settings.database_url) as connection:
+        connection.execute(queries()[name], {**VALUES, **EXCEPTIONS.get(name, {})}, prepare=True)
+        connection.rollback()
+
+
+def test_each_query_is_used() -> None:
+    """No query lies about that nothing runs."""
+    source = "".join(file.read_text() for file in Path(service.__file__).parent.rglob("*.py"))
+    used = set(re.findall(r'query\("([a-z_]+)"\)', source))
+    assert used == set(queries())
+
+
+def test_both_editions_are_what_they_say(postgres: Postgres, database: str, edition: str) -> None:
+    """The fixtures run the editions that the summary names."""
+    with postgres.admin(database) as connection:
+        licence = connection.execute("show timescaledb.license").fetchone()
+    assert licence == ({"apache": "apache", "community": "timescale"}[edition],)

@@ -51,6 +51,8 @@ class Consumer:
         self._pipeline = pipeline
         self._address = BrokerAddress.from_url(settings.mqtt_url)
         self._rule = TimeRule(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400)
+        # Set while the broker delivers to us.
+        self.connected = asyncio.Event()
         self._draining = False
         self._handling = 0
         self._idle = asyncio.Event()
@@ -82,8 +84,10 @@ class Consumer:
             self._log.info(
                 "broker_connected", broker=str(self._address), client_id=self._settings.mqtt_client_id
             )
+            self.connected.set()
             lifecycle.notify_ready()
             await _first(stop, lost)
+            self.connected.clear()
             if lost.is_set():
                 self._log.warning("broker_lost", broker=str(self._address))
             else:

@@ -44,6 +44,8 @@ class AtomicRefusedError(IngestError):
 # Connection lost, rolled back by a deadlock or a serialization failure, out of resources, operator
 # intervention (shutdown, crash recovery). The same statement may succeed in a moment.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
+# Read-only: a replica that is about to be promoted. Lock not available: our own lock_timeout.
+_TRANSIENT_STATES = ("25006", "55P03")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -55,4 +57,4 @@ def is_transient(error: BaseException) -> bool:
         return isinstance(error, OSError)
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate[:2] in _TRANSIENT_CLASSES
+    return error.sqlstate[:2] in _TRANSIENT_CLASSES or error.sqlstate in _TRANSIENT_STATES

@@ -38,9 +38,14 @@ def window(from_: str | None, to: str | None) -> tuple[datetime, datetime]:
         end = datetime.now(UTC) if start is None or start < datetime.now(UTC) else start
     if start is None:
         start = end - timedelta(hours=24) if end.year > 1 else end
+    check_order(start, end)
+    return start, end
+
+
+def check_order(start: datetime, end: datetime) -> None:
+    """Refuse a window that ends before it starts."""
     if start > end:
         raise Problem(400, "bad_parameter", "from lies after to", field="from")
-    return start, end
 
 
 def device(name: str, text: str) -> str:

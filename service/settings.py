@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +17,7 @@ PREFIX: Final = "FLEETWATT_"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="Longest time one query of the API may take")
     ] = 30.0
     clock_ahead_s: Annotated[
-        float, Meta(ge=0, description="How far ahead of the server a reading's timestamp may lie")
+        float, Meta(ge=0, le=86_400, description="How far ahead of the server a reading's timestamp may lie")
     ] = 300.0
     raw_retention_days: Annotated[
         int,
@@ -150,11 +151,16 @@ def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+# In the query of a URL, or in a connection string of the form key=value.
+_PASSWORD_VALUE: Final = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]+)", re.IGNORECASE)
+
+
 def hide_password(url: str) -> str:
-    """Replace the password in a URL by three asterisks, for logs and for people."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
+    """Replace each password in a URL or connection string by three asterisks, for logs and for people."""
+    shown = _PASSWORD_VALUE.sub(r"\1***", url)
+    parts = urlsplit(shown)
+    if not parts.scheme or parts.password is None:
+        return shown
     login, _, host = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
     return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))

@@ -29,7 +29,7 @@ pure: Final = settings(deadline=None, max_examples=80, suppress_health_check=[He
 # Examples that each ask a real database; its fixtures serve all of them, so each uses ids of its own.
 against_a_database: Final = settings(
     deadline=None,
-    max_examples=12,
+    max_examples=20,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 

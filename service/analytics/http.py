@@ -114,7 +114,7 @@ async def fleet(
 ) -> Response[bytes]:
     """Give the fleet's energy over [from, to) and the vehicles with the lowest DC / AC."""
     start, end = parameters.window(from_, to)
-    size = parameters.page(limit or "20", None, _LIMIT_MAX)["page_size"]
+    size = parameters.page("20" if limit is None else limit, None, _LIMIT_MAX)["page_size"]
     return _answer(await reads.fleet(start, end, size))
 
 

@@ -16,6 +16,7 @@ from service.ingest.body import read_body
 from service.ingest.decode import decode, decode_lines
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
+from service.ingest.refusals import conflict
 from service.problems import JSON, Problem, unavailable
 from service.readings import Kind, TimeRule
 from service.settings import Settings
@@ -59,15 +60,12 @@ class Intake(NamedTuple):
                 commit_wait_s=self.settings.http_commit_timeout_s,
             )
         except AtomicRefusedError as error:
+            rejected = [_rejected(conflict(decoded, place)) for place in error.conflicts]
             raise Problem(
                 400,
                 "atomic_refused",
                 f"{error}; nothing was stored",
-                extra={
-                    "rejected": [
-                        {"index": decoded.indices[place], "code": "conflict"} for place in error.conflicts
-                    ]
-                },
+                extra={"accepted": 0, "duplicates": 0, "rejected": rejected},
             ) from None
         rejections = sorted([*decoded.rejections, *outcome.rejections], key=lambda rejection: rejection.index)
         if not outcome.accepted and not outcome.duplicates:

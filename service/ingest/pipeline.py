@@ -16,6 +16,7 @@ from service.errors import AtomicRefusedError, DatabaseUnavailableError, is_tran
 from service.ingest import transaction
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.outcome import Decoded, Outcome
+from service.ingest.refusals import failure
 from service.ingest.transaction import Connection, Entry, Failed, Written
 from service.settings import Settings
 
@@ -164,7 +165,8 @@ class Writer:
                 written += await self._persist([], half, [])
             except psycopg.Error as error:
                 if len(half) == 1:
-                    failed.append(transaction.failure_of(half[0], error))
+                    [entry] = half
+                    failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
                 else:
                     written += await self._isolate(half, failed)
         return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final, LiteralString, NamedTuple
 
 from service.readings import Kind, MeterReading, Reading, VehicleReading
@@ -25,12 +26,17 @@ class Stream(NamedTuple):
     upsert_state: LiteralString
 
 
+def _utc(moment: datetime) -> datetime:
+    """Give the moment in UTC: PostgreSQL does not read every offset that RFC 3339 can write."""
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+
+
 # Text rows by hand: ids hold nothing that COPY would have to escape, repr() of a float is exact, and one
 # string for the whole batch costs a third of psycopg's value-by-value adaptation.
 def _meter_rows(readings: list[MeterReading]) -> str:
     return "".join(
         [
-            f"{r.device_id}\t{r.recorded_at.isoformat()}\t{r.kwh_consumed_ac!r}\t{r.voltage!r}\n"
+            f"{r.device_id}\t{_utc(r.recorded_at).isoformat()}\t{r.kwh_consumed_ac!r}\t{r.voltage!r}\n"
             for r in readings
         ]
     )
@@ -39,7 +45,7 @@ def _meter_rows(readings: list[MeterReading]) -> str:
 def _vehicle_rows(readings: list[VehicleReading]) -> str:
     return "".join(
         [
-            f"{r.device_id}\t{r.recorded_at.isoformat()}\t{r.soc!r}\t{r.kwh_delivered_dc!r}\t{r.battery_temp!r}\n"
+            f"{r.device_id}\t{_utc(r.recorded_at).isoformat()}\t{r.soc!r}\t{r.kwh_delivered_dc!r}\t{r.battery_temp!r}\n"
             for r in readings
         ]
     )
@@ -48,7 +54,7 @@ def _vehicle_rows(readings: list[VehicleReading]) -> str:
 def _meter_columns(readings: list[MeterReading]) -> dict[str, list[Any]]:
     return {
         "ids": [r.device_id for r in readings],
-        "times": [r.recorded_at for r in readings],
+        "times": [_utc(r.recorded_at) for r in readings],
         "kwh": [r.kwh_consumed_ac for r in readings],
         "voltage": [r.voltage for r in readings],
     }
@@ -57,7 +63,7 @@ def _meter_columns(readings: list[MeterReading]) -> dict[str, list[Any]]:
 def _vehicle_columns(readings: list[VehicleReading]) -> dict[str, list[Any]]:
     return {
         "ids": [r.device_id for r in readings],
-        "times": [r.recorded_at for r in readings],
+        "times": [_utc(r.recorded_at) for r in readings],
         "soc": [r.soc for r in readings],
         "kwh": [r.kwh_delivered_dc for r in readings],
         "battery_temp": [r.battery_temp for r in readings],

@@ -14,8 +14,8 @@ from psycopg import AsyncConnection, errors
 
 from service.errors import AtomicRefusedError
 from service.ingest.buffer import Submission
-from service.ingest.decode import raw_part
 from service.ingest.outcome import Outcome, Rejection
+from service.ingest.refusals import conflict
 from service.ingest.streams import METER, VEHICLE, Stream
 from service.readings import MeterReading, Reading
 from service.sql import query
@@ -200,7 +200,7 @@ async def _insert_dead_letters(
         if not submission.atomic
         for rejection in submission.rejections
     ]
-    letters += [(entry.submission, conflict_of(entry)) for entry in conflicts]
+    letters += [(entry.submission, conflict(entry.submission.decoded, entry.place)) for entry in conflicts]
     letters += [(entry.submission, rejection) for entry, rejection in failed]
     if letters:
         await connection.execute(query("insert_dead_letters"), _letter_columns(letters))
@@ -219,35 +219,6 @@ def _letter_columns(letters: list[tuple[Submission, Rejection]]) -> dict[str, li
     }
 
 
-def conflict_of(entry: Entry) -> Rejection:
-    """Word the refusal of a reading whose key is stored with other values."""
-    return _refusal(
-        entry,
-        "conflict",
-        "other values are stored for this device and timestamp; the first reading stays",
-    )
-
-
-def failure_of(entry: Entry, error: errors.Error) -> Failed:
-    """Word the refusal of a reading that the database will never take."""
-    message = f"the database refused the reading (SQLSTATE {error.sqlstate or 'unknown'})"
-    return Failed(entry, _refusal(entry, "database_refused", message))
-
-
-def _refusal(entry: Entry, code: str, message: str) -> Rejection:
-    decoded = entry.submission.decoded
-    index = decoded.indices[entry.place]
-    return Rejection(
-        index=index,
-        code=code,
-        message=message,
-        field="timestamp" if code == "conflict" else None,
-        kind="meter" if isinstance(entry.reading, MeterReading) else "vehicle",
-        device_id=entry.reading.device_id,
-        raw=raw_part(decoded, index),
-    )
-
-
 def outcomes(
     batch: list[Submission], written: list[Written], failed: list[Failed] | None = None
 ) -> list[Outcome]:
@@ -258,7 +229,9 @@ def outcomes(
         for entry in part.duplicates:
             duplicates[id(entry.submission)] = duplicates.get(id(entry.submission), 0) + 1
         for entry in part.conflicts:
-            refused.setdefault(id(entry.submission), []).append(conflict_of(entry))
+            refused.setdefault(id(entry.submission), []).append(
+                conflict(entry.submission.decoded, entry.place)
+            )
     for entry, rejection in failed or []:
         refused.setdefault(id(entry.submission), []).append(rejection)
     result = []

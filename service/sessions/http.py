@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, Router, get, patch, post
@@ -10,26 +10,15 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service import parameters
-from service.problems import JSON, Problem
+from service.bodies import decode_body
+from service.problems import JSON
 from service.sessions import openapi
 from service.sessions.store import NewSession, Session, SessionChange, Sessions
 
 AnyRequest = Request[Any, Any, Any]
 # We made it: nothing to validate on each request.
 InjectedSessions = NamedDependency[SkipValidation[Sessions]]
-BodyT = TypeVar("BodyT")
 _LIMIT_MAX = 1000
-
-
-def decode_body(body: bytes, struct: type[BodyT]) -> BodyT:
-    """Decode a small JSON body strictly. Raises Problem 400 that says what is wrong and where."""
-    try:
-        return msgspec.json.decode(body, type=struct)
-    except msgspec.ValidationError as error:
-        # The library words it as "... - at `$.field`": the path goes to the client as it is.
-        raise Problem(400, "invalid_session", str(error)) from None
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Problem(400, "malformed_json", f"the body is not valid JSON: {error}") from None
 
 
 def _answer(session: Session, status: int = 200) -> Response[bytes]:
@@ -56,13 +45,16 @@ async def list_sessions(
 ) -> Response[bytes]:
     """Give sessions that touch [from, to), by vehicle, by meter, open or ended; `next` goes into `after`."""
     page = parameters.page(limit, None, _LIMIT_MAX)
+    start, end = parameters.timestamp("from", from_), parameters.timestamp("to", to)
+    if start is not None and end is not None:
+        parameters.check_order(start, end)
     last = await sessions.get(parameters.device("after", after)) if after else None
     found = await sessions.list(
         {
             "vehicle_id": parameters.device("vehicleId", vehicle_id) if vehicle_id else None,
             "meter_id": parameters.device("meterId", meter_id) if meter_id else None,
-            "window_from": parameters.timestamp("from", from_),
-            "window_to": parameters.timestamp("to", to),
+            "window_from": start,
+            "window_to": end,
             "is_open": None if open_ is None else parameters.flag("open", open_),
             "after_start": last.started_at if last else None,
             "after_id": last.session_id if last else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,11 @@ from service.sql import query
 
 Pool = AsyncConnectionPool[AsyncConnection[dict[str, Any]]]
 SessionId = Annotated[DeviceId, Meta(description="1 to 64 characters of A-Z a-z 0-9 . _ : -")]
+
+
+# Beyond any real session, and far from where conversions between zones leave the calendar.
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+_LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 
 
 class Session(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -104,6 +109,9 @@ class Sessions(NamedTuple):
             )
         except errors.ExclusionViolation:
             raise await self._overlap(merged) from None
+        except errors.DataException:
+            # Another change came in between: together they would end the session before it starts.
+            raise Problem(409, "session_changed", "the session was changed meanwhile: look again") from None
         return Session(**rows[0])
 
     async def list(self, filters: dict[str, Any]) -> list[Session]:
@@ -125,5 +133,8 @@ class Sessions(NamedTuple):
 
 
 def _check_order(started_at: datetime, ended_at: datetime | None) -> None:
+    for name, moment in (("startedAt", started_at), ("endedAt", ended_at)):
+        if moment is not None and not _EARLIEST <= moment <= _LATEST:
+            raise Problem(400, "out_of_range", f'"{name}" lies outside the years 1900 to 2999', field=name)
     if ended_at is not None and ended_at <= started_at:
         raise Problem(400, "out_of_range", '"endedAt" must lie after "startedAt"', field="endedAt")

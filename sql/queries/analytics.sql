@@ -52,7 +52,11 @@ from vehicle_performance(%(id)s, %(window_from)s, %(window_to)s) as p;
 
 -- name: fleet_worst
 -- Vehicles with the lowest efficiency over [from, to), of those that drew enough AC energy to tell.
-select s.vehicle_id, p.kwh_ac, p.kwh_dc, p.kwh_dc / p.kwh_ac as efficiency
+select
+    s.vehicle_id,
+    p.kwh_ac,
+    p.kwh_dc,
+    p.kwh_dc / p.kwh_ac as efficiency
 from (
     select distinct c.vehicle_id
     from charging_session as c
@@ -64,12 +68,15 @@ order by efficiency, s.vehicle_id
 limit %(page_size)s;
 
 -- name: fleet_energy
--- Energy of the whole fleet over [from, to): AC billed within sessions, DC delivered.
+-- Energy of the whole fleet over [from, to): the sum of its vehicles' summaries.
 select
     coalesce(sum(p.kwh_ac), 0) as kwh_ac,
     coalesce(sum(p.kwh_dc), 0) as kwh_dc
 from (
-    select distinct c.vehicle_id
+    select v.vehicle_id
+    from vehicle_state as v
+    union
+    select c.vehicle_id
     from charging_session as c
     where c.during && tstzrange(%(window_from)s, %(window_to)s)
 ) as s

@@ -1,236 +1,357 @@
-"""The MQTT consumer on a real broker and database: what is stored, and when it is acknowledged."""
+"""Telemetry over MQTT through a real broker: what is stored, and that only what is stored is acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
-import psycopg
 import pytest
-from psycopg import AsyncConnection
 
-from service.ingest.mqtt import BrokerRefusedError, Consumer
+from service import paths
+from service.errors import SettingsError
+from service.ingest.mqtt import BrokerAddress, BrokerRefusedError, Consumer
 from service.ingest.pipeline import Pipeline
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from tests import servers
-from tests.servers import Postgres
+from tests.strategies import Owner, altered, as_json, encode, meter, rows, vehicle
 
 pytestmark = pytest.mark.anyio
 
-Owner = AsyncConnection[dict[str, Any]]
-METER = {"kwhConsumedAc": 0.1, "voltage": 230.0, "timestamp": "2026-01-31T12:00:00Z"}
-VEHICLE = {"soc": 50.0, "kwhDeliveredDc": 0.1, "batteryTemp": 20.0, "timestamp": "2026-01-31T12:00:00Z"}
+# How long something may take that takes milliseconds; only a failing test waits that long.
+PATIENCE_S: Final = 20
+METER: Final = "telemetry/meter/"
+VEHICLE: Final = "telemetry/vehicle/"
 
 
-class Publisher:
-    """Publishes with Mosquitto's own client; each call returns once the broker has acknowledged."""
+async def publish(port: int, topic: str, *payloads: bytes) -> None:
+    """Publish with QoS 1; return once the broker has taken all of them. No payload holds a line end."""
+    command = [str(servers.apache_root() / "usr/bin/mosquitto_pub")]
+    process = await asyncio.create_subprocess_exec(
+        *command, "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic, "-l",
+        stdin=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await process.communicate(b"".join(payload + b"\n" for payload in payloads))
+    assert process.returncode == 0
 
-    def __init__(self, port: int) -> None:
-        self._port = port
 
-    async def __call__(self, topic: str, payload: object, *, qos: int = 1, retain: bool = False) -> None:
-        """Publish a payload: bytes and text as they are, anything else as JSON."""
-        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        program = servers.apache_root() / "usr/bin/mosquitto_pub"
-        options = ["-V", "5", "-p", str(self._port), "-q", str(qos), "-t", topic]
-        options += ["-s" if body else "-n", *(["-r"] if retain else [])]
-        process = await asyncio.create_subprocess_exec(str(program), *options, stdin=asyncio.subprocess.PIPE)
-        await process.communicate(body)
-        assert process.returncode == 0
+async def publish_raw(port: int, topic: str, payload: bytes) -> None:
+    """Publish one payload of any bytes with QoS 1."""
+    command = [str(servers.apache_root() / "usr/bin/mosquitto_pub")]
+    process = await asyncio.create_subprocess_exec(
+        *command, "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic, "-s",
+        stdin=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await process.communicate(payload)
+    assert process.returncode == 0
+
+
+async def eventually(owner: Owner, statement: str, expected: int) -> None:
+    """Wait until a query that counts gives a number."""
+    found: int | None = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            while found != expected:
+                await asyncio.sleep(0.02)
+                [row] = await rows(owner, statement)
+                found = row["n"]
+    assert found == expected, statement
+
+
+METERS: Final = "select count(*) as n from meter_reading"
+VEHICLES: Final = "select count(*) as n from vehicle_reading"
+LETTERS: Final = "select count(*) as n from dead_letter"
+DUPLICATES: Final = "select coalesce(sum(duplicates), 0)::int as n from ingest_minute"
+WAITING: Final = (
+    "select count(*) as n from pg_locks where not granted and relation = 'meter_reading'::regclass"
+)
 
 
 @pytest.fixture
-def publish(broker_port: int) -> Publisher:
-    """Give a publisher on the test's broker."""
-    return Publisher(broker_port)
+def ready() -> Iterator[socket.socket]:
+    """Give a socket at which a worker says that it has subscribed, as it does to systemd."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.bind(f"{folder}/ready")
+            notified.setblocking(False)
+            patch.setenv("NOTIFY_SOCKET", f"{folder}/ready")
+            yield notified
+
+
+async def until_ready(ready: socket.socket) -> None:
+    """Wait until a worker has said that it takes messages."""
+    async with asyncio.timeout(PATIENCE_S):
+        assert await asyncio.get_running_loop().sock_recv(ready, 100) == b"READY=1"
 
 
 @asynccontextmanager
-async def consuming(settings: Settings, *, drain: bool = True) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a consumer with its pipeline; without `drain` it vanishes as a killed process would."""
+async def consuming(settings: Settings, ready: socket.socket) -> AsyncIterator[None]:
+    """Run a consumer that has subscribed; at the end it drains and leaves its session to the broker."""
     stop = asyncio.Event()
-    async with Pipeline(settings, "mqtt-test") as pipeline:
-        consumer = Consumer(settings, pipeline)
-        task = asyncio.create_task(consumer.run(stop))
-        await asyncio.wait(
-            [asyncio.create_task(consumer.connected.wait()), task], timeout=10, return_when="FIRST_COMPLETED"
-        )
+    async with Pipeline(settings, "test") as pipeline:
+        consumer = asyncio.create_task(Consumer(settings, pipeline).run(stop))
+        await until_ready(ready)
         try:
-            yield task
+            yield
         finally:
-            if drain:
-                stop.set()
-            else:
-                task.cancel()
-            with suppress(asyncio.CancelledError, BrokerRefusedError):
-                await task
-
-
-async def wait_for(owner: Owner, statement: str, count: int) -> list[dict[str, Any]]:
-    """Wait until a query gives that many rows."""
-    for _ in range(200):
-        rows = await (await owner.execute(statement.encode())).fetchall()
-        if len(rows) >= count:
-            break
-        await asyncio.sleep(0.05)
-    assert len(rows) == count, rows
-    return rows
-
-
-async def test_payload_shapes(mqtt_settings: Settings, publish: Publisher, owner: Owner) -> None:
-    """One reading, an array and an envelope are stored, with the id from the topic or equal to it."""
-    async with consuming(mqtt_settings):
-        await publish("telemetry/meter/m-1", METER)
-        await publish(
-            "telemetry/meter/m-2",
-            [{**METER, "meterId": "m-2"}, {**METER, "timestamp": "2026-01-31T12:01:00Z"}],
-        )
-        await publish("telemetry/vehicle/v-1", {"readings": [VEHICLE]})
-        await wait_for(owner, "select * from meter_reading", 3)
-        await wait_for(owner, "select * from vehicle_reading", 1)
-    assert await wait_for(owner, "select * from dead_letter", 0) == []
-
-
-BAD: list[tuple[str, object, str, str | None]] = [
-    ("telemetry/meter/m-1", b"{not json", "malformed_json", None),
-    ("telemetry/meter/m-1", b"\xff\xfe\x00", "malformed_json", None),
-    ("telemetry/meter/m-1", b"", "empty_body", None),
-    ("telemetry/meter/m-1", b"[" * 50_000, "too_deep", None),
-    ("telemetry/meter/m-1", [1], "wrong_shape", None),
-    ("telemetry/meter/m-1", {**METER, "voltage": "230"}, "wrong_type", "voltage"),
-    ("telemetry/meter/m-1", b'{"kwhConsumedAc": NaN}', "malformed_json", None),
-    ("telemetry/meter/m-1", {**METER, "kwhConsumedAc": -1}, "out_of_range", "kwhConsumedAc"),
-    ("telemetry/meter/m-1", {**METER, "timestamp": "2026-01-31T12:00:00"}, "naive_timestamp", "timestamp"),
-    ("telemetry/meter/m-1", {**METER, "timestamp": "2199-01-31T12:00:00Z"}, "future_timestamp", "timestamp"),
-    ("telemetry/meter/m-1", {**METER, "meterId": "m-2"}, "id_mismatch", "meterId"),
-    ("telemetry/vehicle/v-1", METER, "missing", "soc"),
-    ("telemetry/vehicle/not ok", VEHICLE, "unknown_topic", "topic"),
-    ("telemetry/boat/b-1", METER, "unknown_topic", "topic"),
-    ("telemetry/meter/" + "x" * 65, METER, "unknown_topic", "topic"),
-]
-
-
-async def test_bad_payloads_become_dead_letters_and_the_stream_goes_on(
-    mqtt_settings: Settings, publish: Publisher, owner: Owner
-) -> None:
-    """Each is kept with topic, raw bytes and reason, and is acknowledged: none of them comes again."""
-    async with consuming(mqtt_settings):
-        for topic, payload, _, _ in BAD:
-            await publish(topic, payload)
-        await publish("telemetry/meter/m-good", METER)
-        await wait_for(owner, "select * from meter_reading", 1)
-        letters = await wait_for(owner, "select * from dead_letter order by dead_letter_id", len(BAD))
-    for letter, (topic, payload, code, field) in zip(letters, BAD, strict=True):
-        assert (letter["origin"], letter["code"], letter["field"]) == (f"mqtt:{topic}", code, field)
-        if isinstance(payload, bytes):
-            assert (letter["raw"], letter["raw_size"]) == (payload, len(payload))
-    async with consuming(mqtt_settings):
-        await publish("telemetry/meter/m-good", METER)
-        await wait_for(owner, "select * from ingest_minute where duplicates > 0", 1)
-    await wait_for(owner, "select * from dead_letter", len(BAD))
-
-
-@pytest.mark.parametrize("qos", [0, 1, 2])
-async def test_publishers_of_any_quality(
-    mqtt_settings: Settings, publish: Publisher, owner: Owner, qos: int
-) -> None:
-    """A publisher at QoS 0 or 2 is served too, and a retained message does no harm."""
-    async with consuming(mqtt_settings):
-        await publish("telemetry/meter/m-qos", METER, qos=qos, retain=qos == 2)
-        await wait_for(owner, "select * from meter_reading", 1)
-        if qos == 2:
-            await publish("telemetry/meter/m-qos", b"", retain=True)
-
-
-async def test_messages_wait_for_an_absent_worker(
-    mqtt_settings: Settings, publish: Publisher, owner: Owner
-) -> None:
-    """What is published while the worker is away arrives when it is back: the session is persistent."""
-    async with consuming(mqtt_settings):
-        pass
-    for minute in range(10):
-        await publish("telemetry/meter/m-1", {**METER, "timestamp": f"2026-01-31T12:{minute:02}:00Z"})
-    assert await wait_for(owner, "select * from meter_reading", 0) == []
-    async with consuming(mqtt_settings):
-        await wait_for(owner, "select * from meter_reading", 10)
-
-
-async def test_nothing_is_acknowledged_before_its_commit(
-    mqtt_settings: Settings, publish: Publisher, owner: Owner, postgres: Postgres, database: str
-) -> None:
-    """A worker that vanishes in a transaction has acknowledged nothing: the message comes again."""
-    hasty = msgspec.structs.replace(mqtt_settings, drain_timeout_s=0.1)
-    url = postgres.url("postgres", database)
-    async with await psycopg.AsyncConnection.connect(url) as blocker:
-        await blocker.execute("lock table meter_reading in share mode")
-        async with consuming(hasty, drain=False):
-            await publish("telemetry/meter/m-1", METER)
-            waiting = "select * from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as eye:
-                for _ in range(200):
-                    if await (await eye.execute(waiting)).fetchall():
-                        break
-                    await asyncio.sleep(0.05)
-                else:
-                    raise AssertionError("the writer never waited for the lock")
-        await blocker.rollback()
-    async with consuming(mqtt_settings):
-        await wait_for(owner, "select * from meter_reading", 1)
-    async with consuming(mqtt_settings):
-        await asyncio.sleep(0.2)
-    [counted] = await (
-        await owner.execute("select sum(accepted) as a, sum(duplicates) as d from ingest_minute")
-    ).fetchall()
-    assert int(counted["a"]) == 1
-
-
-async def test_refused_credentials_end_the_worker(mqtt_settings: Settings) -> None:
-    """A broker that does not know us is a clear error, not an endless loop."""
-    with servers.scratch_dir() as folder:
-        port = servers.free_port()
-        (folder / "broker.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\n")
-        command = [str(servers.apache_root() / "usr/sbin/mosquitto"), "-c", str(folder / "broker.conf")]
-        (folder / "broker.conf").chmod(0o644)
-        with servers.process(command, folder / "log", signal.SIGTERM):
-            await asyncio.sleep(0.5)
-            refused = msgspec.structs.replace(
-                mqtt_settings, mqtt_url=f"mqtt://someone:wrong@127.0.0.1:{port}"
-            )
-            async with Pipeline(refused, "mqtt-test") as pipeline:
-                with pytest.raises(BrokerRefusedError, match="refused the connection") as error:
-                    await Consumer(refused, pipeline).run(asyncio.Event())
-    assert "wrong" not in str(error.value)
-
-
-async def test_a_broker_that_restarts_is_found_again(mqtt_settings: Settings, owner: Owner) -> None:
-    """The worker reconnects and subscribes anew by itself."""
-    with servers.scratch_dir() as folder:
-        port = servers.free_port()
-        (folder / "broker.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-        (folder / "broker.conf").chmod(0o644)
-        command = [str(servers.apache_root() / "usr/sbin/mosquitto"), "-c", str(folder / "broker.conf")]
-        elsewhere = msgspec.structs.replace(mqtt_settings, mqtt_url=f"mqtt://127.0.0.1:{port}")
-        with servers.process(command, folder / "log", signal.SIGKILL):
-            await asyncio.sleep(0.5)
-            stop = asyncio.Event()
-            pipeline = await Pipeline(elsewhere, "mqtt-test").__aenter__()
-            consumer = Consumer(elsewhere, pipeline)
-            task = asyncio.create_task(consumer.run(stop))
-            await asyncio.wait_for(consumer.connected.wait(), 10)
-        for _ in range(100):
-            if not consumer.connected.is_set():
-                break
-            await asyncio.sleep(0.05)
-        assert not consumer.connected.is_set()
-        with servers.process(command, folder / "log", signal.SIGKILL):
-            await asyncio.wait_for(consumer.connected.wait(), 20)
-            await Publisher(port)("telemetry/meter/m-again", METER)
-            await wait_for(owner, "select * from meter_reading", 1)
             stop.set()
-            await task
-            await pipeline.__aexit__(None, None, None)
+            await consumer
+
+
+@asynccontextmanager
+async def worker_process(
+    settings: Settings, ready: socket.socket
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `fleetwatt worker` as a process of its own, which a test may kill."""
+    changed = {
+        PREFIX + field.name.upper(): str(getattr(settings, field.name))
+        for field in msgspec.structs.fields(Settings)
+        if getattr(settings, field.name) != field.default
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", "worker",
+        cwd=Path(paths.__file__).parents[1],
+        env=os.environ | changed,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await until_ready(ready)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_payload_shapes(
+    mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket
+) -> None:
+    """One reading, an array and an envelope, of both kinds, with or without the id that the topic gives."""
+    async with consuming(mqtt_settings, ready):
+        parts = [
+            altered(meter("m-1", minute), **({"meterId": ...} if minute % 2 else {})) for minute in range(5)
+        ]
+        one, two, *more = parts
+        await publish(
+            broker_port,
+            METER + "m-1",
+            msgspec.json.encode(one),
+            encode(two),
+            msgspec.json.encode({"readings": more}),
+        )
+        await publish(broker_port, VEHICLE + "v:1._-", msgspec.json.encode(altered(vehicle(), vehicleId=...)))
+        await eventually(owner, METERS, 5)
+        await eventually(owner, VEHICLES, 1)
+    [state] = await rows(owner, "select * from meter_state")
+    assert (state["meter_id"], state["recorded_at"]) == ("m-1", meter(minute=4).recorded_at)
+    [state] = await rows(owner, "select * from vehicle_state")
+    assert state["vehicle_id"] == "v:1._-"
+    assert await rows(owner, LETTERS) == [{"n": 0}]
+
+
+async def test_bad_payloads_are_kept_and_acknowledged(
+    mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket
+) -> None:
+    """What is refused becomes a dead letter with topic and bytes, is acknowledged, and the stream goes on."""
+    topic = METER + "m-1"
+    bad = {
+        b"{": "malformed_json",
+        b"\xff\x00\n\xfe": "malformed_json",
+        b"5": "wrong_shape",
+        b"[]": "empty_batch",
+        b"[" * 100_000: "too_deep",
+        msgspec.json.encode(altered(meter("m-2"))): "id_mismatch",
+        msgspec.json.encode(altered(meter("m-1"), voltage="230")): "wrong_type",
+        msgspec.json.encode(altered(meter("m-1"), timestamp="2999-01-01T00:00:00Z")): "future_timestamp",
+        msgspec.json.encode(as_json(vehicle("m-1"))): "missing",
+    }
+    async with consuming(mqtt_settings, ready):
+        for payload in bad:
+            await publish_raw(broker_port, topic, payload)
+        await publish(broker_port, topic, encode(meter(), altered(meter(minute=1), voltage=-1)))
+        await publish(broker_port, topic, encode(altered(meter(), voltage=1)))
+        await eventually(owner, METERS, 1)
+        await eventually(owner, LETTERS, len(bad) + 2)
+    letters = await rows(owner, "select * from dead_letter order by dead_letter_id")
+    found = {bytes(letter["raw"]): letter["code"] for letter in letters}
+    assert {payload: found.get(payload) for payload in bad} == bad
+    assert sorted(found.values()) == sorted([*bad.values(), "out_of_range", "conflict"])
+    assert {letter["origin"] for letter in letters} == {f"mqtt:{topic}"}
+    mismatch = next(letter for letter in letters if letter["code"] == "id_mismatch")
+    assert (mismatch["device_id"], mismatch["kind"], mismatch["field"]) == ("m-1", "meter", "meterId")
+    # Acknowledged: the next consumer of the session gets none of it again.
+    async with consuming(mqtt_settings, ready):
+        await publish(broker_port, topic, encode(meter(minute=2)))
+        await eventually(owner, METERS, 2)
+    assert await rows(owner, LETTERS) == [{"n": len(bad) + 2}]
+
+
+async def test_topics(mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket) -> None:
+    """A topic of no known kind or with an id that no device can have is a dead letter of its own."""
+    topics = [
+        "telemetry/boat/b-1",
+        METER + "m 1",
+        METER + "x" * 65,
+        METER + "zähler",
+        METER,
+        "telemetry/Meter/m-1",
+    ]
+    payload = msgspec.json.encode(altered(meter(), meterId=...))
+    async with consuming(mqtt_settings, ready):
+        for topic in topics:
+            await publish(broker_port, topic, payload)
+        # Not telemetry at all, so nobody asked for it.
+        await publish(broker_port, METER + "m-1/more", payload)
+        await publish(broker_port, METER + "m-1", payload)
+        await eventually(owner, METERS, 1)
+        await eventually(owner, LETTERS, len(topics))
+    letters = await rows(owner, "select * from dead_letter order by dead_letter_id")
+    assert [letter["origin"] for letter in letters] == [f"mqtt:{topic}" for topic in topics]
+    assert {letter["code"] for letter in letters} == {"unknown_topic"}
+    assert {bytes(letter["raw"]) for letter in letters} == {payload}
+
+
+async def test_nothing_is_lost_while_nobody_listens(
+    mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket
+) -> None:
+    """What is published between two lives of a consumer waits in its session."""
+    async with consuming(mqtt_settings, ready):
+        pass
+    await publish(broker_port, METER + "m-1", *[encode(meter(minute=minute)) for minute in range(50)])
+    async with consuming(mqtt_settings, ready):
+        await eventually(owner, METERS, 50)
+    assert await rows(owner, DUPLICATES) == [{"n": 0}]
+
+
+async def test_stopping_in_full_stream(
+    mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket
+) -> None:
+    """A consumer that stops in the middle drains what it took: all is stored once, over two lives."""
+    payloads = [encode(meter(minute=minute)) for minute in range(600)]
+    async with consuming(mqtt_settings, ready):
+        publishing = asyncio.create_task(publish(broker_port, METER + "m-1", *payloads))
+        while (await rows(owner, METERS))[0]["n"] == 0:  # noqa: ASYNC110 - the database does not tell
+            await asyncio.sleep(0.001)
+    await publishing
+    async with consuming(mqtt_settings, ready):
+        await eventually(owner, METERS, 600)
+    assert await rows(owner, DUPLICATES) == [{"n": 0}]
+
+
+async def test_acknowledged_after_the_commit(
+    mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket
+) -> None:
+    """A worker that is killed before the commit has acknowledged nothing: the next one stores it, once."""
+    async with worker_process(mqtt_settings, ready) as worker, owner.transaction():
+        await owner.execute("lock table meter_reading in access exclusive mode")
+        await publish(broker_port, METER + "m-1", encode(meter()), encode(meter(minute=1)))
+        await eventually(owner, WAITING, 1)
+        worker.send_signal(signal.SIGKILL)
+        await worker.wait()
+    assert await rows(owner, METERS) == [{"n": 0}]
+    async with consuming(mqtt_settings, ready):
+        await eventually(owner, METERS, 2)
+    async with consuming(mqtt_settings, ready):
+        await publish(broker_port, METER + "m-1", encode(meter(minute=2)))
+        await eventually(owner, METERS, 3)
+    assert await rows(owner, DUPLICATES) == [{"n": 0}]
+
+
+@contextlib.contextmanager
+def broker(folder: Path, port: int, lines: str) -> Iterator[None]:
+    """Run a broker with a configuration of the test's own."""
+    configuration = folder / "mosquitto.conf"
+    configuration.write_text(f"listener {port} 127.0.0.1\n{lines}")
+    configuration.chmod(0o644)
+    command = [str(servers.apache_root() / "usr/sbin/mosquitto"), "-c", str(configuration)]
+    with servers.process(command, folder / "mosquitto.log", signal.SIGTERM):
+        yield
+
+
+async def listening(port: int) -> None:
+    """Wait until something listens on a port."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("login", ["", "somebody:wrong@"])
+async def test_wrong_credentials(login: str) -> None:
+    """A broker that will never have us ends the consumer with words, instead of trying for ever."""
+    with servers.scratch_dir() as folder:
+        port = servers.free_port()
+        with broker(folder, port, "allow_anonymous false\n"):
+            await listening(port)
+            settings = Settings(
+                database_url="postgresql://127.0.0.1:1/none", mqtt_url=f"mqtt://{login}127.0.0.1:{port}"
+            )
+            async with Pipeline(settings, "test") as pipeline, asyncio.timeout(PATIENCE_S):
+                with pytest.raises(BrokerRefusedError, match="FLEETWATT_MQTT_URL") as refused:
+                    await Consumer(settings, pipeline).run(asyncio.Event())
+    assert "wrong" not in str(refused.value)
+
+
+@pytest.mark.parametrize("edition", ["apache"])  # nothing here depends on it
+async def test_the_broker_comes_back(settings: Settings, owner: Owner, ready: socket.socket) -> None:
+    """A consumer outlives its broker: it connects again, subscribes again, and nothing is lost or doubled."""
+    with servers.scratch_dir() as folder:
+        folder.chmod(0o777)
+        port = servers.free_port()
+        lines = f"allow_anonymous true\npersistence true\npersistence_location {folder}/\n"
+        changed = msgspec.structs.replace(settings, mqtt_url=f"mqtt://127.0.0.1:{port}")
+        with contextlib.ExitStack() as first:
+            first.enter_context(broker(folder, port, lines))
+            await listening(port)
+            async with consuming(changed, ready):
+                await publish(port, METER + "m-1", encode(meter()))
+                await eventually(owner, METERS, 1)
+                await asyncio.to_thread(first.close)
+                with broker(folder, port, lines):
+                    await until_ready(ready)
+                    await publish(port, METER + "m-1", encode(meter(minute=1)))
+                    await eventually(owner, METERS, 2)
+    assert await rows(owner, DUPLICATES) == [{"n": 0}]
+
+
+def test_broker_address() -> None:
+    """Host, port, TLS, user and password are read; the password is not in its text."""
+    for url, expected in {
+        "mqtt://broker": ("broker", 1883, False, None, None),
+        "mqtts://broker": ("broker", 8883, True, None, None),
+        "mqtt://user:p%40ss@broker:1884": ("broker", 1884, False, "user", "p@ss"),
+        "mqtt://[::1]:1883": ("::1", 1883, False, None, None),
+    }.items():
+        address = BrokerAddress(url)
+        found = (address.host, address.port, address.tls, address.user, address.password)
+        assert found == expected
+        assert "p@ss" not in str(address)
+
+
+@pytest.mark.parametrize(
+    "url", ["broker", "broker:1883", "http://broker", "mqtt://", "mqtt://broker:port", "mqtt://broker:99999"]
+)
+def test_bad_broker_address(url: str) -> None:
+    """An address that cannot be read is a mistake in a setting, and the setting is named."""
+    with pytest.raises(SettingsError, match="FLEETWATT_MQTT_URL"):
+        BrokerAddress(url)
+
+
+def test_no_broker() -> None:
+    """A consumer without an address says which setting to give."""
+    settings: Any = Settings(database_url="postgresql://127.0.0.1:1/none")
+    with pytest.raises(SettingsError, match="FLEETWATT_MQTT_URL"):
+        Consumer(settings, Pipeline(settings, "test"))

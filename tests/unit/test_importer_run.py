@@ -16,10 +16,9 @@ from service.errors import ImportFileError
 from service.importer.mapping import Mapping
 from service.importer.report import ImportReport, RejectedLine, rejects_file
 from service.importer.run import ImportOptions, import_file, import_through
-from service.ingest.buffer import Submission
 from service.ingest.decode import raw_part
 from service.ingest.outcome import Decoded, Outcome
-from service.ingest.transaction import Entry, conflict_of
+from service.ingest.refusals import conflict
 from service.readings import MeterReading, Reading, TimeRule, VehicleReading
 from service.settings import Settings
 
@@ -55,12 +54,7 @@ class Recorder:
         await asyncio.sleep(0.02 / (1 + len(self.submitted)))
         self.in_flight -= 1
         self.submitted.append((decoded, origin))
-        submission = Submission(decoded, origin)
-        refused = [
-            conflict_of(Entry(decoded.readings[place], submission, place))
-            for place in self._conflicts
-            if place < len(decoded.readings)
-        ]
+        refused = [conflict(decoded, place) for place in self._conflicts if place < len(decoded.readings)]
         return Outcome(accepted=len(decoded.readings) - len(refused), duplicates=0, rejections=refused)
 
     @property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -38,7 +38,7 @@ async def home() -> Redirect:
 def create_app(settings: Settings) -> Litestar:
     """Wire the HTTP application; nothing connects before it starts, and it can start without a database."""
     pool = db.read_pool(settings)
-    pipeline = Pipeline(settings, f"http-{os.getpid()}")
+    pipeline = Pipeline(settings, f"http/{settings.http_port}")
     reads = Reads(pool, settings)
 
     @asynccontextmanager
@@ -93,6 +93,17 @@ def serve(settings: Settings) -> None:
             f"FLEETWATT_HTTP_HOST={settings.http_host}: without API keys the service listens on loopback "
             "only; put a reverse proxy with authentication in front of it"
         )
+    with socket.socket() as probe:
+        # The server shares its port with whoever listens on it already: say so instead.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.http_host, settings.http_port))
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on {settings.http_host}:{settings.http_port} ({error.strerror}): "
+                "set FLEETWATT_HTTP_PORT to another port"
+            ) from None
+    log.get("http").info("listening", address=f"http://{settings.http_host}:{settings.http_port}")
     Server(
         "service.app:asgi",
         factory=True,
@@ -115,6 +126,6 @@ def work(settings: Settings) -> None:
 
 async def _work(settings: Settings) -> None:
     stop = lifecycle.stop_requested()
-    async with Pipeline(settings, settings.mqtt_client_id) as pipeline:
+    async with Pipeline(settings, f"mqtt/{settings.mqtt_client_id}") as pipeline:
         consumer = asyncio.create_task(Consumer(settings, pipeline).run(stop))
         await consumer

@@ -36,8 +36,8 @@ def configure(level: str = "info", log_format: str = "auto") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    # gmqtt reports each reconnect on several lines; service/ingest/mqtt.py logs one event instead.
-    logging.getLogger("gmqtt").setLevel(logging.ERROR)
+    # gmqtt reports each lost connection on several lines; service/ingest/mqtt.py logs one event instead.
+    logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
 
 
 def get(name: str) -> Any:

@@ -111,11 +111,16 @@ async def fleet(
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
     to: FromQuery[str | None] = None,
     limit: FromQuery[str | None] = None,
+    least_kwh: Annotated[str | None, QueryParameter(name="leastKwh")] = None,
 ) -> Response[bytes]:
-    """Give the fleet's energy over [from, to) and the vehicles with the lowest DC / AC."""
+    """Give the fleet's energy over [from, to) and the vehicles with the lowest DC / AC.
+
+    Listed are vehicles that drew at least leastKwh of AC energy, 0.5 unless asked: less cannot tell a fault.
+    """
     start, end = parameters.window(from_, to)
     size = parameters.page("20" if limit is None else limit, None, _LIMIT_MAX)["page_size"]
-    return _answer(await reads.fleet(start, end, size))
+    least = parameters.number("leastKwh", "0.5" if least_kwh is None else least_kwh, 0, 1e9)
+    return _answer(await reads.fleet(start, end, size, least or 0.0))
 
 
 @get("/v1/analytics/stats", summary="Figures about the engine")

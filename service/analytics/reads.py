@@ -90,7 +90,7 @@ class Reads(NamedTuple):
             "vehicleId": vehicle_id,
             "periodStart": rfc3339(start),
             "periodEnd": rfc3339(end),
-            **self._energy(row["kwh_ac"], row["kwh_dc"]),
+            **self._energy(row["kwh_ac"], row["kwh_dc"], told=row["vehicle_readings"] > 0),
             "avgBatteryTemp": rounded(temperature),
             "readingsCount": {"vehicle": row["vehicle_readings"], "meter": row["meter_readings"]},
             "threshold": self.settings.efficiency_threshold,
@@ -99,7 +99,8 @@ class Reads(NamedTuple):
     async def stats(self) -> dict[str, Any]:
         """Give figures about the engine: devices, exact row counts, ingest rate and lag, storage."""
         [devices] = await fetch_all(self.pool, query("device_counts"))
-        totals = {row["kind"]: row for row in await fetch_all(self.pool, query("ingest_totals"))}
+        totals = await fetch_all(self.pool, query("ingest_totals"))
+        recent = await fetch_all(self.pool, query("ingest_recently"))
         letters = await fetch_all(self.pool, query("dead_letter_counts"))
         storage = await fetch_all(self.pool, query("storage"))
         return {
@@ -109,8 +110,11 @@ class Reads(NamedTuple):
                 "meter": rfc3339(devices["newest_meter"]),
                 "vehicle": rfc3339(devices["newest_vehicle"]),
             },
-            "readings": {kind: _totals(totals.get(kind)) for kind in ("meter", "vehicle")},
-            "ingest": _rate(list(totals.values())),
+            "readings": {kind: _totals(totals, kind) for kind in ("meter", "vehicle")},
+            "ingest": {
+                "readingsPerSecond": rounded(sum(row["accepted_per_s"] for row in recent)),
+                "sources": {row["source"]: _source(row) for row in recent},
+            },
             "deadLetters": {
                 "total": sum(row["letters"] for row in letters),
                 "byCode": {row["code"]: row["letters"] for row in letters},
@@ -118,15 +122,15 @@ class Reads(NamedTuple):
             "storage": {row["name"]: {"bytes": row["bytes"], "chunks": row["chunks"]} for row in storage},
         }
 
-    async def fleet(self, start: datetime, end: datetime, limit: int) -> dict[str, Any]:
+    async def fleet(self, start: datetime, end: datetime, limit: int, least_kwh: float) -> dict[str, Any]:
         """Give the fleet's energy over [start, end), the least efficient vehicles first.
 
-        Vehicles that drew less than half a kWh are left out of the list: too little to tell a fault.
+        Vehicles that drew less than `least_kwh` are left out of the list: too little to tell a fault.
         """
         span = {"window_from": start, "window_to": end}
         [energy] = await fetch_all(self.pool, query("fleet_energy"), span)
         worst = await fetch_all(
-            self.pool, query("fleet_worst"), {**span, "least_kwh": 0.5, "page_size": limit}
+            self.pool, query("fleet_worst"), {**span, "least_kwh": least_kwh, "page_size": limit}
         )
         [sessions] = await fetch_all(self.pool, query("sessions_at"), {"at": end})
         return {
@@ -140,15 +144,20 @@ class Reads(NamedTuple):
             ],
         }
 
-    def _energy(self, kwh_ac: float, kwh_dc: float) -> dict[str, Any]:
-        """Word an energy balance: DC / AC is null without AC, and a vehicle without a meter has AC 0."""
+    def _energy(self, kwh_ac: float, kwh_dc: float, *, told: bool = True) -> dict[str, Any]:
+        """Word an energy balance: DC / AC is null without AC, and a vehicle without a meter has AC 0.
+
+        `told` is whether the vehicle reported at all: its silence is no proof against a charger.
+        """
         efficiency = kwh_dc / kwh_ac if kwh_ac > 0 else None
         return {
             "totalAcConsumedKwh": rounded(kwh_ac),
             "totalDcDeliveredKwh": rounded(kwh_dc),
             "energyLossKwh": rounded(kwh_ac - kwh_dc),
             "efficiencyRatio": rounded(efficiency),
-            "belowThreshold": efficiency is not None and efficiency < self.settings.efficiency_threshold,
+            "belowThreshold": told
+            and efficiency is not None
+            and efficiency < self.settings.efficiency_threshold,
         }
 
     async def ping(self) -> None:
@@ -160,17 +169,15 @@ def _next(rows: list[dict[str, Any]], key: str, parameters: dict[str, Any]) -> s
     return rows[-1][key] if len(rows) == parameters["page_size"] else None
 
 
-def _totals(row: dict[str, Any] | None) -> dict[str, int]:
+def _totals(rows: list[dict[str, Any]], kind: str) -> dict[str, int]:
     names = ("accepted", "duplicates", "conflicts")
-    return {name: int(row[name]) if row else 0 for name in names}
+    return {name: sum(row[name] for row in rows if row["kind"] == kind) for name in names}
 
 
-def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rate and lag over the last full minute and the current one."""
-    lags = sum(int(row["lag_s_count"]) for row in rows)
-    accepted = sum(int(row["accepted_recently"]) for row in rows)
+def _source(row: dict[str, Any]) -> dict[str, Any]:
+    """Word rate and lag of a source: lag is the age, when stored, of each device's newest reading."""
     return {
-        "readingsPerSecond": rounded(accepted / rows[0]["recent_s"]) if rows else 0.0,
-        "lagMeanSeconds": rounded(sum(row["lag_s_sum"] for row in rows) / lags) if lags else None,
-        "lagMaxSeconds": rounded(max((row["lag_s_max"] or 0 for row in rows), default=0)) if lags else None,
+        "readingsPerSecond": rounded(row["accepted_per_s"]),
+        "lagMeanSeconds": rounded(row["lag_s_mean"]),
+        "lagMaxSeconds": rounded(row["lag_s_max"]),
     }

@@ -48,7 +48,7 @@ class DemoView:
 
 
 def _flow(sent: int, change: dict[str, int], live: Progress, stats: dict[str, Any]) -> RenderableType:
-    lag = stats["ingest"]["lagMeanSeconds"]
+    lag = stats["ingest"]["sources"].get("mqtt", {}).get("lagMeanSeconds")
     table = _figures()
     table.add_row("readings sent", f"{sent:,}")
     table.add_row("readings stored", f"[green]{change['stored']:,}[/green]")
@@ -58,7 +58,7 @@ def _flow(sent: int, change: dict[str, int], live: Progress, stats: dict[str, An
     table.add_row(
         "sent to acknowledged", f"{live.p50_ms:.0f} / {live.p95_ms:.0f} / {live.p99_ms:.0f} ms  (p50 p95 p99)"
     )
-    table.add_row("age when stored", "-" if lag is None else f"{lag:.1f} s (mean, last minute)")
+    table.add_row("ingest lag", "-" if lag is None else f"{lag:.1f} s  (mean age when stored, MQTT)")
     return Panel(table, title="ingest", title_align="left")
 
 

@@ -9,7 +9,8 @@ from service.cli.progress import install_with_progress
 
 
 @click.command("install-servers")
-def command() -> None:
+@click.option("--path", "only_path", is_flag=True, help="Print the folder and nothing else.")
+def command(only_path: bool) -> None:
     """Fetch PostgreSQL with TimescaleDB and Mosquitto into a private folder (`up` does this by itself)."""
     folder = install_with_progress(settings.load())
-    click.echo(f"servers: {folder}")
+    click.echo(str(folder) if only_path else f"servers: {folder}")

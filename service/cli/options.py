@@ -20,9 +20,10 @@ data_dir_option = click.option(
 
 
 def client_settings(data_dir: Path | None = None) -> Settings:
-    """Give the settings of a command that uses a running engine.
+    """Give the settings of a command that uses a running engine (import, seed, simulate, migrate).
 
-    URLs that are not set are taken from the running `fleetwatt up` (or demo), if there is one.
+    Addresses that are not set are those of the running `fleetwatt up` (or demo), if there is one. `serve` and
+    `worker` are the engine, and take nothing but what is set.
     """
     settings = settings_module.load()
     running = instance.find_running(settings, data_dir)

@@ -56,7 +56,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 def default_dirs(settings: Settings) -> dict[str, Path]:
     """Give the data folders that are used when none is named: for `up`, and for the demo."""
     if settings.data_dir:
-        return {"data": Path(settings.data_dir), "demo": Path(settings.data_dir) / "demo"}
+        folder = Path(settings.data_dir).absolute()
+        return {"data": folder, "demo": folder.with_name(f"{folder.name}-demo")}
     home = paths.data_home()
     if closed_parent(home, server_account(settings.run_as)) is not None:
         home = Path("/var/lib/fleetwatt")
@@ -110,9 +111,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Tell whether a process holds the folder."""
+    """Tell whether a process holds the folder; looking leaves no trace in it."""
     try:
-        with (folder / _LOCK_FILE).open("a") as lock:
+        with (folder / _LOCK_FILE).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -41,8 +41,9 @@ _LEFT_OUT: Final = re.compile(
 )
 
 _OTHER_WAYS: Final = (
-    "Other ways to run fleetwatt: `docker compose up` with TimescaleDB and Mosquitto, or point "
-    "FLEETWATT_DATABASE_URL and FLEETWATT_MQTT_URL at servers of your own."
+    "Other ways to run fleetwatt: TimescaleDB and Mosquitto in containers (docker compose) or anywhere "
+    "else, FLEETWATT_DATABASE_URL and FLEETWATT_MQTT_URL pointing at them, with `fleetwatt serve` and "
+    "`fleetwatt worker`."
 )
 
 # Called with what is being done and, where it can be told, a share between 0 and 1.

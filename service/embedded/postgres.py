@@ -137,3 +137,4 @@ async def prepare(port: int, passwords: dict[str, str]) -> None:
         url(port, "postgres", passwords["postgres"]), autocommit=True
     ) as connection:
         await connection.execute(query("create_extension"))
+        await connection.execute(query("quiet_job_history"))

@@ -73,7 +73,10 @@ class Consumer:
                 await self._connect(client)
             except (OSError, TimeoutError, MQTTConnectError) as error:
                 self._log.warning(
-                    "broker_away", broker=str(self._address), error=str(error), pause_s=round(pause_s, 1)
+                    "broker_away",
+                    broker=str(self._address),
+                    error=str(error) or type(error).__name__,
+                    pause_s=round(pause_s, 1),
                 )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):

@@ -91,26 +91,30 @@ select
     (select max(recorded_at) from vehicle_state) as newest_vehicle;
 
 -- name: ingest_totals
--- Exact counts of everything that was ever stored, by kind, and of the last 60 to 120 seconds.
--- An imported file says nothing about lag: what it holds is history.
+-- Exact counts of everything that was ever stored, by kind and by source (mqtt, http, import).
 select
     kind,
-    sum(accepted) as accepted,
-    sum(duplicates) as duplicates,
-    sum(conflicts) as conflicts,
-    coalesce(sum(accepted) filter (where is_recent), 0) as accepted_recently,
-    coalesce(sum(lag_s_sum) filter (where is_recent and not is_import), 0) as lag_s_sum,
-    coalesce(sum(lag_s_count) filter (where is_recent and not is_import), 0) as lag_s_count,
-    max(lag_s_max) filter (where is_recent and not is_import) as lag_s_max,
-    extract(epoch from now() - (date_trunc('minute', now()) - interval '1 minute'))::float8 as recent_s
-from (
-    select
-        *,
-        minute >= date_trunc('minute', now()) - interval '1 minute' as is_recent,
-        starts_with(writer, 'import/') as is_import
-    from ingest_minute
-) as counted
-group by kind;
+    split_part(writer, '/', 1) as source,
+    sum(accepted)::bigint as accepted,
+    sum(duplicates)::bigint as duplicates,
+    sum(conflicts)::bigint as conflicts
+from ingest_minute
+group by kind, source;
+
+-- name: ingest_recently
+-- Rate and lag by source over the last full minute and the current one.
+select
+    split_part(writer, '/', 1) as source,
+    (
+        sum(accepted)
+        / extract(epoch from now() - (date_trunc('minute', now()) - interval '1 minute'))
+    )::float8 as accepted_per_s,
+    sum(lag_s_sum) / nullif(sum(lag_s_count), 0) as lag_s_mean,
+    max(lag_s_max) filter (where lag_s_count > 0) as lag_s_max
+from ingest_minute
+where minute >= date_trunc('minute', now()) - interval '1 minute'
+group by source
+order by source;
 
 -- name: dead_letter_counts
 -- Refusals by reason.

@@ -39,3 +39,8 @@ create extension if not exists timescaledb;
 -- name: let_owner_create_roles
 -- The owner migrates, and the migration makes sure that all three roles exist.
 alter role fleetwatt_owner createrole;
+
+-- name: quiet_job_history
+-- Under the Apache-2 licence TimescaleDB's own job that trims its job history fails, loudly, each time it runs.
+update _timescaledb_config.bgw_job set scheduled = false
+where proc_name = 'policy_job_stat_history_retention' and current_setting('timescaledb.license') = 'apache';

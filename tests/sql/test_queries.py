@@ -74,6 +74,7 @@ EMBEDDED = {
     "create_database",
     "create_extension",
     "let_owner_create_roles",
+    "quiet_job_history",
 }
 
 

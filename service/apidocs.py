@@ -6,19 +6,29 @@ security policy can apply.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from litestar import Request, Response, Router, get
+from litestar import Request, Response, get
 from litestar.config.response_cache import CACHE_FOREVER
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Schema, Tag
-from litestar.static_files import create_static_files_router
+from litestar.openapi.spec import (
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+    Tag,
+)
+from litestar.params import PathParameter
 
 from service import __version__
-from service.problems import CONTENT_TYPE
+from service.problems import CONTENT_TYPE, Problem
 
 _PAGE: Final = b"""<!doctype html>
 <html lang="en">
@@ -44,6 +54,8 @@ _START: Final = b"""SwaggerUIBundle({
   validatorUrl: null,
 });
 """
+
+_ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 
 PROBLEM: Final = Schema(
     type=OpenAPIType.OBJECT,
@@ -73,6 +85,44 @@ def json_answer(schema: Schema, description: str) -> OpenAPIResponse:
     )
 
 
+def an_object(title: str | None = None, /, **properties: Schema) -> Schema:
+    """Describe a JSON object; the names are as they stand in the answer."""
+    return Schema(type=OpenAPIType.OBJECT, title=title, properties=dict(properties))
+
+
+def an_array(items: Schema) -> Schema:
+    """Describe a JSON array."""
+    return Schema(type=OpenAPIType.ARRAY, items=items)
+
+
+def or_null(schema: Schema) -> Schema:
+    """Describe a value that may be absent."""
+    return Schema(one_of=[schema, Schema(type=OpenAPIType.NULL)])
+
+
+STRING: Final = Schema(type=OpenAPIType.STRING)
+NUMBER: Final = Schema(type=OpenAPIType.NUMBER)
+COUNT: Final = Schema(type=OpenAPIType.INTEGER, minimum=0)
+BOOLEAN: Final = Schema(type=OpenAPIType.BOOLEAN)
+TIME: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
+BAD_PARAMETER: Final = problem("A parameter is not valid")
+UNKNOWN_DEVICE: Final = problem("Nobody ever heard of this device")
+DATABASE_AWAY: Final = problem("The database is away: try again after Retry-After seconds")
+
+
+def operation(responses: dict[str, OpenAPIResponse], body: RequestBody | None = None) -> type[Operation]:
+    """Make the class that the framework wants in order to describe one operation by hand."""
+
+    @dataclass
+    class Described(Operation):
+        def __post_init__(self) -> None:
+            self.responses = dict(responses)
+            if body is not None:
+                self.request_body = body
+
+    return Described
+
+
 class _SwaggerPage(OpenAPIRenderPlugin):
     """Serves our page instead of the framework's, which loads its scripts from elsewhere."""
 
@@ -98,6 +148,7 @@ def config() -> OpenAPIConfig:
         description="Energy telemetry for EV fleets: billed AC against delivered DC.",
         path="/api",
         render_plugins=[_SwaggerPage()],
+        use_handler_docstrings=True,
         tags=[
             Tag(name="Ingest", description="Readings go in; a 2xx answer means committed"),
             Tag(name="Analytics", description="Latest states, energy and efficiency"),
@@ -107,9 +158,22 @@ def config() -> OpenAPIConfig:
     )
 
 
+@get("/api/assets/{name:str}", include_in_schema=False)
+async def asset(name: Annotated[str, PathParameter(name="name")]) -> Response[bytes]:
+    """Give one of the two files that the page loads."""
+    media_type = _ASSETS.get(name)
+    if media_type is None:
+        raise Problem(404, "not_found", "there is no such file")
+    return Response(
+        content=_read_asset(name), media_type=media_type, headers={"Cache-Control": "max-age=86400"}
+    )
+
+
+@cache
+def _read_asset(name: str) -> bytes:
+    return (files("swagger_ui") / "static" / name).read_bytes()
+
+
 def routes() -> list[Any]:
     """Give the handlers of the page's own assets."""
-    assets = Path(str(files("swagger_ui") / "static"))
-    static = create_static_files_router(path="/api/assets", directories=[assets], include_in_schema=False)
-    router: Router = static
-    return [start_script, router]
+    return [start_script, asset]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, LiteralString
+import asyncio
+from typing import Any, Final, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
@@ -10,6 +11,14 @@ from psycopg_pool import AsyncConnectionPool
 
 from service.errors import SettingsError
 from service.settings import Settings
+
+# A peer that is cut off is noticed in half a minute instead of hours.
+_TCP: Final[dict[str, Any]] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 def require_url(settings: Settings) -> str:
@@ -35,6 +44,7 @@ def read_pool(settings: Settings) -> AsyncConnectionPool[AsyncConnection[dict[st
             "application_name": "fleetwatt read",
             "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}",
             "connect_timeout": 5,
+            **_TCP,
         },
         min_size=1,
         max_size=settings.read_pool_max,
@@ -54,10 +64,7 @@ async def writer_connection(url: str) -> AsyncConnection[tuple[Any, ...]]:
         application_name="fleetwatt write",
         options="-c timezone=UTC -c lock_timeout=30s",
         connect_timeout=5,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
+        **_TCP,
     )
 
 
@@ -65,8 +72,14 @@ async def fetch_all(
     pool: AsyncConnectionPool[AsyncConnection[dict[str, Any]]],
     statement: LiteralString,
     parameters: dict[str, Any] | None = None,
+    *,
+    timeout_s: float = 40.0,
 ) -> list[dict[str, Any]]:
-    """Run a named query and give all its rows."""
-    async with pool.connection() as connection:
+    """Run a named query and give all its rows.
+
+    Raises TimeoutError when the server, however alive its sockets, does not answer: its own
+    statement_timeout cannot end a query of a server that is frozen or cut off.
+    """
+    async with asyncio.timeout(timeout_s), pool.connection() as connection:
         cursor = await connection.execute(statement, parameters)
         return await cursor.fetchall()

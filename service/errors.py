@@ -34,27 +34,38 @@ class DatabaseUnavailableError(IngestError):
 
 
 class AtomicRefusedError(IngestError):
-    """An all-or-nothing submission held a conflict, so that none of it was stored."""
+    """An all-or-nothing submission could not be stored whole, so none of it was."""
 
-    def __init__(self, conflicts: list[int]) -> None:
-        super().__init__("the submission holds readings that contradict stored ones")
+    def __init__(self, conflicts: list[int], reason: str = "some readings contradict stored ones") -> None:
+        super().__init__(reason)
         self.conflicts = conflicts
 
 
-# Connection lost, rolled back by a deadlock or a serialization failure, out of resources, operator
-# intervention (shutdown, crash recovery). The same statement may succeed in a moment.
-_TRANSIENT_CLASSES = ("08", "40", "53", "57")
-# Read-only: a replica that is about to be promoted. Lock not available: our own lock_timeout.
-_TRANSIENT_STATES = ("25006", "55P03")
+# SQLSTATE classes that blame the data itself: it is malformed, or a constraint forbids it.
+_BLAMES_DATA = ("22", "23")
+# More than one transaction can hold: out of memory (locks too), a limit of the server exceeded.
+_TOO_LARGE = ("53200", "54")
+
+
+def blames_data(error: BaseException) -> bool:
+    """Tell whether the same data would be refused again, whatever the state of the server."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_BLAMES_DATA)
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Tell whether a part of the same transaction may succeed where the whole cannot."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_TOO_LARGE)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether the same transaction may succeed later.
+    """Tell whether the same transaction may succeed later, with nothing changed in it.
 
-    An error without SQLSTATE comes from the driver, not from the server: the connection broke.
+    All that does not blame the data is: a server that is away, restarting, read-only, out of room, locked
+    by maintenance, or not migrated yet. A reading must not be refused for any of these. An error without
+    SQLSTATE comes from the driver: the connection broke, unless it is a defect of ours.
     """
     if not isinstance(error, psycopg.Error):
         return isinstance(error, OSError)
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate[:2] in _TRANSIENT_CLASSES or error.sqlstate in _TRANSIENT_STATES
+    return not blames_data(error)

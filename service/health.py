@@ -13,12 +13,24 @@ from litestar.params import SkipValidation
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
+from service.apidocs import DATABASE_AWAY, STRING, TIME, an_object, json_answer, operation
 from service.problems import JSON, unavailable
 
 # Raises when the process cannot do its work right now.
 Check = Callable[[], Awaitable[None]]
 # We made it: nothing to validate on each request.
 InjectedCheck = NamedDependency[SkipValidation[Check]]
+
+
+_ALIVE = operation(
+    {"200": json_answer(an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING), "Alive")}
+)
+_READY = operation(
+    {
+        "200": json_answer(an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING), "Ready"),
+        "503": DATABASE_AWAY,
+    }
+)
 
 
 def _body() -> dict[str, Any]:
@@ -34,19 +46,19 @@ def _answer() -> Response[bytes]:
     return Response(content=msgspec.json.encode(_body()), media_type=JSON)
 
 
-@get("/health", summary="Alive, and which version")
+@get("/health", operation_class=_ALIVE, summary="Alive, and which version")
 async def health() -> Response[bytes]:
     """Tell that the process answers."""
     return _answer()
 
 
-@get("/health/live", summary="Liveness probe")
+@get("/health/live", operation_class=_ALIVE, summary="Liveness probe")
 async def live() -> Response[bytes]:
     """Tell that the process answers; a failure means: restart it."""
     return _answer()
 
 
-@get("/health/ready", summary="Readiness probe")
+@get("/health/ready", operation_class=_READY, summary="Readiness probe")
 async def ready(check: InjectedCheck) -> Response[bytes]:
     """Tell that the database answers and readings can be stored; 503 means: send traffic elsewhere."""
     try:

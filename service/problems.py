@@ -90,9 +90,9 @@ def _of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     """Answer 503 for a database that is away, 500 without details for a defect of ours."""
     if isinstance(error, BufferFullError | DatabaseUnavailableError):
         return unavailable(f"{error}").response()
-    if is_transient(error):
+    if is_transient(error) or isinstance(error, TimeoutError):
         return unavailable("the database is not available; try again soon").response()
-    log.get("http").error("request_failed", path=request.url.path, exc_info=error)
+    log.get("http").error("request_failed", path=request.scope["path"], exc_info=error)
     return Problem(
         500, "internal", "an unexpected error; the log holds the details", title="The engine failed"
     ).response()

@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Stable client id of this worker: the broker keeps its messages under it"),
     ] = "fleetwatt-0"
     mqtt_share: Annotated[
-        str, Meta(min_length=1, description="Name of the shared subscription that all workers join")
+        str, Meta(description="Shared subscription that all workers join; empty: this is the only worker")
     ] = "fleetwatt"
     mqtt_receive_maximum: Annotated[
         int, Meta(ge=1, le=65535, description="Messages the broker may have in flight to a worker")

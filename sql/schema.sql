@@ -81,7 +81,8 @@ CREATE TABLE public.charging_session (
     during tstzrange NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT charging_session_during_is_half_open CHECK (((NOT isempty(during)) AND (NOT lower_inf(during)) AND lower_inc(during) AND (NOT upper_inc(during))))
+    CONSTRAINT charging_session_during_is_half_open CHECK (((NOT isempty(during)) AND (NOT lower_inf(during)) AND lower_inc(during) AND (NOT upper_inc(during)))),
+    CONSTRAINT charging_session_during_is_on_the_calendar CHECK (((lower(during) >= '1900-01-01 00:00:00+00'::timestamp with time zone) AND (upper_inf(during) OR (upper(during) <= '3000-01-01 00:00:00+00'::timestamp with time zone))))
 );
 
 ALTER TABLE public.charging_session OWNER TO fleetwatt_owner;

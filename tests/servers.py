@@ -189,8 +189,13 @@ def running_mosquitto(root: Path) -> Iterator[int]:
         command = mosquitto.command_line(root, folder / "mosquitto", port, ACCOUNT)
         log_file = folder / "mosquitto.log"
         with process(command, log_file, signal.SIGTERM):
-            _wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), log_file)
+            wait_for_port(port, log_file)
             yield port
+
+
+def wait_for_port(port: int, log_file: Path) -> None:
+    """Wait until something listens on a port."""
+    _wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close(), log_file)
 
 
 def _wait_until(attempt: object, log_file: Path) -> None:

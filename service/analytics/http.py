@@ -10,6 +10,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service import parameters
+from service.analytics import openapi
 from service.analytics.reads import Reads
 from service.problems import JSON, Problem
 
@@ -28,7 +29,11 @@ def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[b
     return _answer(body)
 
 
-@get("/v1/ingest/meter/{meterId:str}/current", summary="Latest state of a meter")
+@get(
+    "/v1/ingest/meter/{meterId:str}/current",
+    operation_class=openapi.METER_CURRENT,
+    summary="Latest state of a meter",
+)
 async def meter_current(
     reads: InjectedReads, meter_id: Annotated[str, PathParameter(name="meterId")]
 ) -> Response[bytes]:
@@ -37,7 +42,11 @@ async def meter_current(
     return _found(await reads.meter_current(device_id), "meter", device_id)
 
 
-@get("/v1/ingest/vehicle/{vehicleId:str}/current", summary="Latest state of a vehicle")
+@get(
+    "/v1/ingest/vehicle/{vehicleId:str}/current",
+    operation_class=openapi.VEHICLE_CURRENT,
+    summary="Latest state of a vehicle",
+)
 async def vehicle_current(
     reads: InjectedReads, vehicle_id: Annotated[str, PathParameter(name="vehicleId")]
 ) -> Response[bytes]:
@@ -46,7 +55,11 @@ async def vehicle_current(
     return _found(await reads.vehicle_current(device_id), "vehicle", device_id)
 
 
-@get("/v1/analytics/meters/states", summary="Latest state of all meters, page by page")
+@get(
+    "/v1/analytics/meters/states",
+    operation_class=openapi.METER_STATES,
+    summary="Latest state of all meters, page by page",
+)
 async def meter_states(
     reads: InjectedReads,
     limit: FromQuery[str | None] = None,
@@ -66,7 +79,11 @@ async def meter_states(
     )
 
 
-@get("/v1/analytics/vehicles/states", summary="Latest state of all vehicles, page by page")
+@get(
+    "/v1/analytics/vehicles/states",
+    operation_class=openapi.VEHICLE_STATES,
+    summary="Latest state of all vehicles, page by page",
+)
 async def vehicle_states(
     reads: InjectedReads,
     limit: FromQuery[str | None] = None,
@@ -88,7 +105,11 @@ async def vehicle_states(
     )
 
 
-@get("/v1/analytics/performance/{vehicleId:str}", summary="Energy billed, delivered and lost by a vehicle")
+@get(
+    "/v1/analytics/performance/{vehicleId:str}",
+    operation_class=openapi.PERFORMANCE,
+    summary="Energy billed, delivered and lost by a vehicle",
+)
 async def performance(
     reads: InjectedReads,
     vehicle_id: Annotated[str, PathParameter(name="vehicleId")],
@@ -105,7 +126,11 @@ async def performance(
     return _found(await reads.performance(device_id, start, end), "vehicle", device_id)
 
 
-@get("/v1/analytics/fleet", summary="Energy of the fleet, least efficient vehicles first")
+@get(
+    "/v1/analytics/fleet",
+    operation_class=openapi.FLEET,
+    summary="Energy of the fleet, least efficient vehicles first",
+)
 async def fleet(
     reads: InjectedReads,
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
@@ -123,7 +148,11 @@ async def fleet(
     return _answer(await reads.fleet(start, end, size, least or 0.0))
 
 
-@get("/v1/analytics/stats", summary="Figures about the engine")
+@get(
+    "/v1/analytics/stats",
+    operation_class=openapi.STATS,
+    summary="Figures about the engine",
+)
 async def stats(reads: InjectedReads) -> Response[bytes]:
     """Give devices, exact row counts, ingest rate and lag, dead letters, storage."""
     return _answer(await reads.stats())

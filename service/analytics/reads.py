@@ -162,7 +162,7 @@ class Reads(NamedTuple):
 
     async def ping(self) -> None:
         """Ask the database for a sign of life; raises what psycopg raises when there is none."""
-        await fetch_all(self.pool, query("ping"))
+        await fetch_all(self.pool, query("ping"), timeout_s=3.0)
 
 
 def _next(rows: list[dict[str, Any]], key: str, parameters: dict[str, Any]) -> str | None:

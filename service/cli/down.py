@@ -13,6 +13,7 @@ import rich_click as click
 from service import settings as settings_module
 from service.cli.options import data_dir_option
 from service.embedded import instance
+from service.embedded.processes import started_at
 from service.errors import EmbeddedError
 
 
@@ -32,12 +33,15 @@ def command(data_dir: Path | None) -> None:
 
 
 def _stop(folder: Path) -> None:
-    running = instance.read_state(folder)
-    if running is None:
-        raise EmbeddedError(f"a process holds {folder} but left no state: end it by hand")
-    os.kill(running.pid, signal.SIGTERM)
+    """Ask the supervisor of a folder to end, and wait until it has let go of it."""
     deadline = time.monotonic() + 120
+    asked = False
     while instance.is_locked(folder):
+        running = instance.read_state(folder)
+        # A starting engine holds the lock before it has written who it is: an old pid may be anybody's.
+        if running is not None and not asked and started_at(running.pid) == running.started:
+            os.kill(running.pid, signal.SIGTERM)
+            asked = True
         if time.monotonic() > deadline:
-            raise EmbeddedError(f"process {running.pid} did not stop in two minutes: see {folder}/logs")
+            raise EmbeddedError(f"the engine on {folder} did not stop in two minutes: see {folder}/logs")
         time.sleep(0.05)

@@ -8,10 +8,11 @@ import secrets
 import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -40,6 +41,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     """What a running engine tells about itself; only its user may read it, since URLs hold passwords."""
 
     pid: int
+    started: int
     ready: bool
     data_dir: str
     http: str
@@ -77,7 +79,7 @@ def prepare_dir(folder: Path, account: Account | None) -> Path:
             f"(--data-dir), or open that folder with `chmod o+x {closed}`"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder, account)
         strangers = sorted(entry.name for entry in folder.iterdir())
         if strangers and not (folder / _LOCK_FILE).exists():
             raise EmbeddedError(
@@ -94,12 +96,21 @@ def prepare_dir(folder: Path, account: Account | None) -> Path:
     return folder
 
 
+def _make(folder: Path, account: Account | None) -> None:
+    """Create a folder and what is missing above it, open for the servers' account to pass through."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if account is not None:
+        for parent in missing:
+            parent.chmod(0o755)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it when the process ends, however it ends."""
     with (folder / _LOCK_FILE).open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
         except BlockingIOError:
             running = read_state(folder)
             where = f" (process {running.pid}, {running.http})" if running else ""
@@ -108,6 +119,20 @@ def locked(folder: Path) -> Iterator[None]:
                 "`fleetwatt down`, or choose another --data-dir"
             ) from None
         yield
+
+
+def _take(lock: IO[str]) -> None:
+    """Take the lock; somebody who only looks whether it is held has it for a moment, so try for a while."""
+    deadline = time.monotonic() + 0.5
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def is_locked(folder: Path) -> bool:
@@ -167,9 +192,8 @@ def _write_private(file: Path, content: bytes) -> None:
     partial.rename(file)
 
 
-def end_leftovers(folder: Path) -> list[str]:
-    """End what a killed supervisor left running on the folder; give the names. Call it under the lock."""
-    state = read_state(folder)
+def end_leftovers(state: Running | None) -> list[str]:
+    """End what a killed supervisor left running, by its state; give the names. Call it under the lock."""
     if state is None:
         return []
     return [

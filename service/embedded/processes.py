@@ -72,6 +72,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
+        self._log_start = 0
         self._log = log.get("supervisor")
 
     @property
@@ -89,17 +90,17 @@ class Child:
         await self._spawn()
         self._watch = asyncio.create_task(self._keep_running())
 
-    async def wait_until(self, ready: Callable[[], object], timeout_s: float) -> None:
+    async def wait_until(self, ready: Callable[[], object], timeout_s: float, *, tries: int = 1) -> None:
         """Wait until `ready()` (a coroutine function giving a bool) says so.
 
-        Raises EmbeddedError with the end of the log when the process dies or the time is up.
+        Raises EmbeddedError with the end of the log when the process has died `tries` times, or time is up.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             answer = ready()
             if await answer if asyncio.iscoroutine(answer) else answer:
                 return
-            if self.restarts or not self.running:
+            if self.restarts >= tries or (not self.running and tries == 1):
                 raise EmbeddedError(f"{self.name} ended while starting:\n{self.last_words()}")
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"{self.name} was not ready in {timeout_s:.0f} s:\n{self.last_words()}")
@@ -128,7 +129,9 @@ class Child:
     def last_words(self, lines: int = 12) -> str:
         """Give the end of the process's log, for an error message."""
         try:
-            text = self._log_file.read_text(errors="replace").splitlines()[-lines:]
+            with self._log_file.open(errors="replace") as log_file:
+                log_file.seek(self._log_start)
+                text = log_file.read().splitlines()[-lines:]
         except OSError:
             text = []
         return "\n".join([*(f"  {line}" for line in text), f"  (whole log: {self._log_file})"])
@@ -136,6 +139,7 @@ class Child:
     async def _spawn(self) -> None:
         options = self._account.popen_options() if self._account else {}
         with self._log_file.open("ab") as output:
+            self._log_start = output.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -147,7 +151,11 @@ class Child:
                 cwd="/",
                 **options,
             )
-        self.on_spawn()
+        try:
+            self.on_spawn()
+        except OSError as error:
+            # What the state file says is for the next start; it does not decide about this process.
+            self._log.warning("state_not_written", child=self.name, error=str(error))
 
     async def _keep_running(self) -> None:
         pause_s = 0.2
@@ -161,6 +169,17 @@ class Child:
             if time.monotonic() - began > 30:
                 pause_s = 0.2
             self._log.warning("child_ended", child=self.name, code=code, restart_in_s=pause_s)
-            await asyncio.sleep(pause_s)
+            await self._spawn_again(pause_s)
             pause_s = min(pause_s * 2, 5.0)
-            await self._spawn()
+
+    async def _spawn_again(self, pause_s: float) -> None:
+        """Start the process anew, for as long as it takes: a full disk must not end the supervision."""
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._spawn()
+            except OSError as error:
+                self._log.warning("child_not_started", child=self.name, error=str(error))
+                pause_s = 2.0
+            else:
+                return

@@ -74,9 +74,10 @@ class Stack:
 
     async def _start(self) -> None:
         before = instance.read_state(self._folder)
-        for name in instance.end_leftovers(self._folder):
+        for name in instance.end_leftovers(before):
             self._say(f"ended {name}, left over from a run that was killed")
         self._running = self._plan(before)
+        self._note()
         await self._start_database()
         await self._start_broker()
         await self._start_service()
@@ -91,6 +92,7 @@ class Stack:
         words = instance.passwords(self._folder)
         return Running(
             pid=os.getpid(),
+            started=started_at(os.getpid()) or 0,
             ready=False,
             data_dir=str(self._folder),
             http=f"http://127.0.0.1:{http}",
@@ -130,7 +132,8 @@ class Stack:
             postgres.server(self._servers, data, self.running.db_port, log_file, self._account)
         )
         superuser = postgres.url(self.running.db_port, "postgres", words["postgres"], "postgres")
-        await child.wait_until(lambda: postgres.answers(superuser), timeout_s=120)
+        # After a kill -9 the old server's last processes may hold its shared memory for a moment.
+        await child.wait_until(lambda: postgres.answers(superuser), timeout_s=120, tries=4)
         await postgres.prepare(self.running.db_port, words)
         self._say("migrating the database")
         await asyncio.to_thread(migrations.migrate, self.running.database)
@@ -151,6 +154,8 @@ class Stack:
             PREFIX + "DATABASE_URL": self.running.service_database,
             PREFIX + "MIGRATE_DATABASE_URL": "",
             PREFIX + "MQTT_URL": self.running.mqtt,
+            # One worker needs no shared subscription, and Mosquitto 2.0 forgets those at a restart.
+            PREFIX + "MQTT_SHARE": "",
             PREFIX + "HTTP_HOST": "127.0.0.1",
             PREFIX + "HTTP_PORT": str(self.running.http_port),
         }

@@ -8,10 +8,13 @@ transactions cost more than one large one.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from service.errors import BufferFullError
 from service.ingest.outcome import Decoded, Outcome, Rejection
+
+_PATIENCE_S = 0.5
 
 
 class Submission:
@@ -21,7 +24,7 @@ class Submission:
     refused reading are kept, both for dead letters.
     """
 
-    __slots__ = ("atomic", "committed", "decoded", "origin", "raw_limit", "size")
+    __slots__ = ("atomic", "committed", "decoded", "entered_at", "origin", "raw_limit", "size")
 
     def __init__(
         self, decoded: Decoded, origin: str, *, atomic: bool = False, raw_limit: int = 256 * 1024
@@ -31,6 +34,7 @@ class Submission:
         self.atomic = atomic
         self.raw_limit = raw_limit
         self.size = len(decoded.body)
+        self.entered_at = time.monotonic()
         self.committed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     @property
@@ -97,6 +101,7 @@ class Buffer:
     async def take(self, at_least: int = 1) -> list[Submission]:
         """Give the next batch once `at_least` readings wait; an empty list once closed and empty.
 
+        A taker that wants many takes fewer when they have waited long: whoever should have is busy.
         The batch is cut at the batch limit, but a submission is never split: one may exceed it alone.
         """
         while not self._ready(at_least):
@@ -104,7 +109,12 @@ class Buffer:
                 return []
             taker = asyncio.get_running_loop().create_future()
             self._takers.append((at_least, taker))
-            await taker
+            try:
+                async with asyncio.timeout(_PATIENCE_S if at_least > 1 else None):
+                    await taker
+            except TimeoutError:
+                if self._waiting and time.monotonic() - self._waiting[0].entered_at > _PATIENCE_S:
+                    break
         batch: list[Submission] = []
         count = 0
         while self._waiting:

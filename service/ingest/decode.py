@@ -134,13 +134,19 @@ def decode_lines(
 
 def raw_part(decoded: Decoded, index: int) -> bytes:
     """Give the bytes of one reading of a payload that was decoded before, by its place in it."""
+    if decoded.parts is None:
+        decoded.parts = _split(decoded)
+    return decoded.parts[index]
+
+
+def _split(decoded: Decoded) -> list[bytes]:
     if decoded.single:
-        return decoded.body
+        return [decoded.body]
     if decoded.lines:
-        return _split_lines(decoded.body)[index]
+        return _split_lines(decoded.body)
     if decoded.body.lstrip(_WHITESPACE)[0] == _ARRAY:
-        return bytes(_RAW_LIST.decode(decoded.body)[index])
-    return bytes(_ENVELOPE.decode(decoded.body).readings[index])
+        return [bytes(part) for part in _RAW_LIST.decode(decoded.body)]
+    return [bytes(part) for part in _ENVELOPE.decode(decoded.body).readings]
 
 
 def _split_lines(body: bytes) -> list[bytes]:

@@ -17,6 +17,7 @@ from service.ingest.decode import decode, decode_lines
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.ingest.refusals import conflict
+from service.ingest.transaction import DAYS_MAX
 from service.problems import JSON, Problem, unavailable
 from service.readings import Kind, TimeRule
 from service.settings import Settings
@@ -45,10 +46,17 @@ class Intake(NamedTuple):
         else:
             decoded = decode(body, rule, kind=kind, max_readings=limit)
         _check_shape(decoded, shape, is_lines=is_lines)
-        origin = f"http:{request.url.path}"
+        origin = f"http:{request.scope['path']}"
         if not decoded.readings or (all_or_nothing and decoded.rejections):
             await self._keep_refused(decoded, origin, atomic=all_or_nothing)
             raise refusal(decoded, decoded.rejections, atomic=all_or_nothing)
+        if all_or_nothing and len({r.recorded_at.date() for r in decoded.readings}) > DAYS_MAX:
+            raise Problem(
+                400,
+                "too_many_days",
+                f"an all-or-nothing request may span at most {DAYS_MAX} different days: split it",
+                field="timestamp",
+            )
         if not self.pipeline.available:
             raise unavailable("the database is not available; send again soon, nothing was stored")
         try:
@@ -145,7 +153,7 @@ AtomicFlag = Annotated[str | None, QueryParameter(name="atomic")]
 
 @post(
     "/v1/telemetry",
-    operation_class=openapi.Telemetry,
+    operation_class=openapi.TELEMETRY,
     summary="Readings of either kind: one, many, or NDJSON",
 )
 async def telemetry(
@@ -158,7 +166,9 @@ async def telemetry(
 
 
 @post(
-    ["/v1/ingest/meter", "/v1/ingestion/meter"], operation_class=openapi.OneMeter, summary="One meter reading"
+    ["/v1/ingest/meter", "/v1/ingestion/meter"],
+    operation_class=openapi.ONE_METER,
+    summary="One meter reading",
 )
 async def one_meter_reading(request: AnyRequest, intake: InjectedIntake) -> Response[bytes]:
     """Store one meter reading."""
@@ -167,7 +177,7 @@ async def one_meter_reading(request: AnyRequest, intake: InjectedIntake) -> Resp
 
 @post(
     ["/v1/ingest/vehicle", "/v1/ingestion/vehicle"],
-    operation_class=openapi.OneVehicle,
+    operation_class=openapi.ONE_VEHICLE,
     summary="One vehicle reading",
 )
 async def one_vehicle_reading(request: AnyRequest, intake: InjectedIntake) -> Response[bytes]:
@@ -175,7 +185,11 @@ async def one_vehicle_reading(request: AnyRequest, intake: InjectedIntake) -> Re
     return await intake.take(request, "vehicle", shape="one")
 
 
-@post("/v1/ingestion/meter/batch", operation_class=openapi.ManyMeter, summary="Many meter readings")
+@post(
+    "/v1/ingestion/meter/batch",
+    operation_class=openapi.MANY_METERS,
+    summary="Many meter readings",
+)
 async def meter_batch(
     request: AnyRequest,
     intake: InjectedIntake,
@@ -185,7 +199,11 @@ async def meter_batch(
     return await intake.take(request, "meter", shape="batch", atomic=atomic)
 
 
-@post("/v1/ingestion/vehicle/batch", operation_class=openapi.ManyVehicle, summary="Many vehicle readings")
+@post(
+    "/v1/ingestion/vehicle/batch",
+    operation_class=openapi.MANY_VEHICLES,
+    summary="Many vehicle readings",
+)
 async def vehicle_batch(
     request: AnyRequest,
     intake: InjectedIntake,

@@ -27,6 +27,9 @@ from service.readings import TimeRule
 from service.settings import Settings
 
 TOPIC_FILTER: Final = "telemetry/+/+"
+_SHARED_BY_DEFAULT: Final = f"$share/fleetwatt/{TOPIC_FILTER}"
+# A message that could not be stored is delivered again only on a new connection: not at once, though.
+_REDELIVERY_PAUSE_S: Final = 1.0
 _TOPIC: Final = re.compile(r"telemetry/(?P<kind>meter|vehicle)/(?P<id>[A-Za-z0-9._:\-]{1,64})")
 
 _CONNECT_TIMEOUT_S: Final = 10.0
@@ -53,6 +56,8 @@ class Consumer:
         self._rule = TimeRule(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400)
         # Set while the broker delivers to us.
         self.connected = asyncio.Event()
+        self._filter = f"$share/{settings.mqtt_share}/{TOPIC_FILTER}" if settings.mqtt_share else TOPIC_FILTER
+        self._lost = asyncio.Event()
         self._draining = False
         self._handling = 0
         self._idle = asyncio.Event()
@@ -67,11 +72,12 @@ class Consumer:
         asyncio.get_running_loop().set_exception_handler(_quiet_about_unacknowledged)
         pause_s = 0.5
         while not stop.is_set():
-            lost = asyncio.Event()
+            lost = self._lost = asyncio.Event()
             client = self._client(lost)
             try:
                 await self._connect(client)
             except (OSError, TimeoutError, MQTTConnectError) as error:
+                await _disconnect(client)
                 self._log.warning(
                     "broker_away",
                     broker=str(self._address),
@@ -93,10 +99,10 @@ class Consumer:
             self.connected.clear()
             if lost.is_set():
                 self._log.warning("broker_lost", broker=str(self._address))
+                await asyncio.sleep(_REDELIVERY_PAUSE_S * random.uniform(0.5, 1.0))
             else:
                 await self._drain()
-            with contextlib.suppress(OSError):
-                await client.disconnect()
+            await _disconnect(client)
 
     def _client(self, lost: asyncio.Event) -> gmqtt.Client:
         client = gmqtt.Client(
@@ -132,7 +138,9 @@ class Consumer:
                     keepalive=30,
                     version=MQTTv50,
                 )
-                client.subscribe(f"$share/{self._settings.mqtt_share}/{TOPIC_FILTER}", qos=1)
+                # The session may hold the other kind of subscription from before a change of settings.
+                client.unsubscribe(TOPIC_FILTER if self._settings.mqtt_share else _SHARED_BY_DEFAULT)
+                client.subscribe(self._filter, qos=1)
                 codes = await granted
         except MQTTConnectError as error:
             if may_pass(error):
@@ -143,7 +151,7 @@ class Consumer:
             ) from None
         if codes[0] >= 128:
             raise BrokerRefusedError(
-                f"the broker at {self._address} refused to subscribe us to {TOPIC_FILTER} (code {codes[0]}): "
+                f"the broker at {self._address} refused to subscribe us to {self._filter} (code {codes[0]}): "
                 "check its access rules for shared subscriptions"
             )
 
@@ -161,6 +169,8 @@ class Consumer:
             await self._pipeline.submit(self._decode(name, bytes(payload)), f"mqtt:{name}"[:1000])
         except Exception as error:
             self._log.warning("message_not_stored", qos=qos, error=f"{type(error).__name__}: {error}")
+            # Left unacknowledged, it holds a place in the broker's window until the next connection.
+            self._lost.set()
             raise _LeftUnacknowledged from error
         finally:
             self._handling -= 1
@@ -200,6 +210,12 @@ class Consumer:
                 await self._idle.wait()
         # One turn of the loop, so that acknowledgements queued as callbacks reach the socket.
         await asyncio.sleep(0.05)
+
+
+async def _disconnect(client: gmqtt.Client) -> None:
+    """Close a connection that may be gone already, or never came to be."""
+    with contextlib.suppress(OSError, TimeoutError, AttributeError):
+        await asyncio.wait_for(client.disconnect(), 2.0)
 
 
 async def _first(*events: asyncio.Event) -> None:

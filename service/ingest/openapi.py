@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -10,13 +9,12 @@ from litestar.openapi.spec import (
     Example,
     OpenAPIMediaType,
     OpenAPIType,
-    Operation,
     Reference,
     RequestBody,
     Schema,
 )
 
-from service.apidocs import json_answer, problem
+from service.apidocs import json_answer, operation, problem
 from service.readings import MeterReading, VehicleReading
 
 METER_EXAMPLE: Final = {
@@ -112,51 +110,21 @@ _ERRORS: Final = {
 }
 
 
-@dataclass
-class Telemetry(Operation):
-    """POST /v1/telemetry."""
+_READING: Final = Schema(one_of=[_METER, _VEHICLE])
 
-    def __post_init__(self) -> None:
-        one = Schema(one_of=[_METER, _VEHICLE])
-        self.request_body = _body(
-            Schema(one_of=[_METER, _VEHICLE, _array(one), _batch(one)]),
-            {"meter": METER_EXAMPLE, "vehicle": VEHICLE_EXAMPLE, "mixed": [METER_EXAMPLE, VEHICLE_EXAMPLE]},
-            lines=True,
-        )
-        self.responses = {"200": _MANY, "201": _ONE, **_ERRORS}
-
-
-@dataclass
-class OneMeter(Operation):
-    """POST of one meter reading."""
-
-    def __post_init__(self) -> None:
-        self.request_body = _body(_METER, {"meter": METER_EXAMPLE})
-        self.responses = {"201": _ONE, **_ERRORS}
-
-
-@dataclass
-class OneVehicle(Operation):
-    """POST of one vehicle reading."""
-
-    def __post_init__(self) -> None:
-        self.request_body = _body(_VEHICLE, {"vehicle": VEHICLE_EXAMPLE})
-        self.responses = {"201": _ONE, **_ERRORS}
-
-
-@dataclass
-class ManyMeter(Operation):
-    """POST of many meter readings."""
-
-    def __post_init__(self) -> None:
-        self.request_body = _body(_batch(_METER), {"meters": {"readings": [METER_EXAMPLE]}})
-        self.responses = {"200": _MANY, **_ERRORS}
-
-
-@dataclass
-class ManyVehicle(Operation):
-    """POST of many vehicle readings."""
-
-    def __post_init__(self) -> None:
-        self.request_body = _body(_batch(_VEHICLE), {"vehicles": {"readings": [VEHICLE_EXAMPLE]}})
-        self.responses = {"200": _MANY, **_ERRORS}
+TELEMETRY: Final = operation(
+    {"200": _MANY, "201": _ONE, **_ERRORS},
+    _body(
+        Schema(one_of=[_METER, _VEHICLE, _array(_READING), _batch(_READING)]),
+        {"meter": METER_EXAMPLE, "vehicle": VEHICLE_EXAMPLE, "mixed": [METER_EXAMPLE, VEHICLE_EXAMPLE]},
+        lines=True,
+    ),
+)
+ONE_METER: Final = operation({"201": _ONE, **_ERRORS}, _body(_METER, {"meter": METER_EXAMPLE}))
+ONE_VEHICLE: Final = operation({"201": _ONE, **_ERRORS}, _body(_VEHICLE, {"vehicle": VEHICLE_EXAMPLE}))
+MANY_METERS: Final = operation(
+    {"200": _MANY, **_ERRORS}, _body(_batch(_METER), {"meters": {"readings": [METER_EXAMPLE]}})
+)
+MANY_VEHICLES: Final = operation(
+    {"200": _MANY, **_ERRORS}, _body(_batch(_VEHICLE), {"vehicles": {"readings": [VEHICLE_EXAMPLE]}})
+)

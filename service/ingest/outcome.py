@@ -26,7 +26,8 @@ class Decoded(msgspec.Struct, kw_only=True):
     """A payload after decoding.
 
     `indices[i]` is the place of `readings[i]` in the payload. `single` says that the payload was one
-    reading by itself; `whole` that the one rejection concerns the payload, not a reading in it.
+    reading by itself; `whole` that the one rejection concerns the payload, not a reading in it. `parts` are
+    the bytes of each reading, once somebody has asked for them.
     """
 
     body: bytes
@@ -36,6 +37,7 @@ class Decoded(msgspec.Struct, kw_only=True):
     single: bool = False
     lines: bool = False
     whole: bool = False
+    parts: list[bytes] | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,7 +30,8 @@ class Pipeline:
             max_bytes=settings.buffer_max_bytes,
             batch_max=settings.batch_max_readings,
         )
-        self.available = True
+        # Writers that are waiting for the database right now.
+        self._away: set[str] = set()
         self._log = log.get("pipeline")
 
     async def __aenter__(self) -> Self:
@@ -38,7 +39,7 @@ class Pipeline:
         for number in range(self._settings.writers):
             # The first writer takes whatever there is; each further one only helps with a real backlog.
             threshold = 1 if number == 0 else self._settings.batch_max_readings // 4
-            writer = Writer(self._settings, f"{self._name}/{number}", self._set_available)
+            writer = Writer(self._settings, f"{self._name}/{number}", self._note)
             self._writers.append(asyncio.create_task(writer.run(self.buffer, threshold)))
         return self
 
@@ -89,5 +90,13 @@ class Pipeline:
             raise DatabaseUnavailableError("the database did not confirm in time; send again")
         return submission.committed.result()
 
-    def _set_available(self, available: bool) -> None:
-        self.available = available
+    @property
+    def available(self) -> bool:
+        """Tell whether the database takes what is written, as far as the writers know."""
+        return not self._away
+
+    def _note(self, writer: str, answers: bool) -> None:
+        if answers:
+            self._away.discard(writer)
+        else:
+            self._away.add(writer)

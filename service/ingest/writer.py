@@ -10,7 +10,7 @@ from contextlib import suppress
 import psycopg
 
 from service import db, log, metrics
-from service.errors import AtomicRefusedError, is_transient
+from service.errors import AtomicRefusedError, is_too_large, is_transient
 from service.ingest import transaction
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.refusals import failure
@@ -25,7 +25,7 @@ _BATCHES_AFTER_VIOLATION = 20
 class Writer:
     """One database connection that takes batches from the buffer and commits them, whatever it takes."""
 
-    def __init__(self, settings: Settings, name: str, report: Callable[[bool], None]) -> None:
+    def __init__(self, settings: Settings, name: str, report: Callable[[str, bool], None]) -> None:
         self._settings = settings
         self._url = db.require_url(settings)
         self._name = name
@@ -35,7 +35,10 @@ class Writer:
         self._log = log.get("writer")
 
     async def run(self, buffer: Buffer, at_least: int) -> None:
-        """Write batches of at least that many readings until the buffer is closed and empty."""
+        """Write batches until the buffer is closed and empty.
+
+        It takes a batch when `at_least` readings wait, or when some have waited for a while.
+        """
         try:
             while batch := await buffer.take(at_least):
                 for part in _split_atomic(batch):
@@ -49,6 +52,7 @@ class Writer:
         """Write a batch and tell its senders; a reading that the database refuses sinks nothing else."""
         try:
             written, failed = await self._write(batch)
+            outcomes = transaction.outcomes(batch, written, failed)
         except AtomicRefusedError as error:
             batch[0].fail(error)
         except Exception as error:  # noqa: BLE001 - see below
@@ -57,38 +61,42 @@ class Writer:
             for submission in batch:
                 submission.fail(error)
         else:
-            for submission, outcome in zip(batch, transaction.outcomes(batch, written, failed), strict=True):
+            for submission, outcome in zip(batch, outcomes, strict=True):
                 submission.resolve(outcome)
 
     async def _write(self, batch: list[Submission]) -> tuple[list[Written], list[Failed]]:
         entries = transaction.entries_of(batch)
-        try:
-            return await self._persist(batch, entries, []), []
-        except psycopg.Error as error:
-            if batch[0].atomic:
-                raise AtomicRefusedError([]) from error
-            if not entries:
-                raise
-            self._log.warning("batch_refused", sqlstate=error.sqlstate, readings=len(entries))
+        pieces = transaction.pieces(entries)
+        if len(pieces) == 1:
+            try:
+                return await self._persist(batch, entries, []), []
+            except psycopg.Error as error:
+                if batch[0].atomic:
+                    raise AtomicRefusedError([], "the database refused the readings") from error
+                if not entries:
+                    raise
+                self._log.warning("batch_refused", sqlstate=error.sqlstate, readings=len(entries))
         failed: list[Failed] = []
-        written = await self._isolate(entries, failed)
+        written: list[Written] = []
+        for piece in pieces:
+            written += await self._isolate(piece, failed)
         await self._persist(batch, [], failed)
         return written, failed
 
     async def _isolate(self, entries: list[Entry], failed: list[Failed]) -> list[Written]:
-        """Halve a refused batch until the readings to blame stand alone; all others are stored."""
-        written: list[Written] = []
+        """Store entries, halving what is refused until the readings to blame stand alone."""
+        try:
+            return await self._persist([], entries, [])
+        except psycopg.Error as error:
+            if len(entries) == 1:
+                [entry] = entries
+                failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
+                return []
         middle = len(entries) // 2
-        for half in (entries[:middle], entries[middle:]):
-            try:
-                written += await self._persist([], half, [])
-            except psycopg.Error as error:
-                if len(half) == 1:
-                    [entry] = half
-                    failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
-                else:
-                    written += await self._isolate(half, failed)
-        return written
+        return [
+            *await self._isolate(entries[:middle], failed),
+            *await self._isolate(entries[middle:], failed),
+        ]
 
     async def _persist(
         self, batch: list[Submission], entries: list[Entry], failed: list[Failed]
@@ -105,17 +113,27 @@ class Writer:
                         self._connection, batch, entries, failed, self._name, straight=straight
                     )
                 metrics.BATCH_READINGS.observe(len(entries))
+            except AtomicRefusedError:
+                self._report(self._name, True)
+                raise
             except (psycopg.Error, OSError) as error:
-                if not is_transient(error):
+                if not is_transient(error) or (len(entries) > 1 and is_too_large(error)):
+                    self._report(self._name, True)
                     raise
-                self._report(False)
+                self._report(self._name, False)
                 metrics.TRANSIENT_ERRORS.inc()
-                self._log.warning("database_away", error=type(error).__name__, pause_s=round(pause_s, 2))
+                self._log.warning(
+                    "database_away",
+                    error=type(error).__name__,
+                    sqlstate=getattr(error, "sqlstate", None),
+                    detail=str(error).splitlines()[:1],
+                    pause_s=round(pause_s, 2),
+                )
                 await self._discard_connection()
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, self._settings.retry_max_s)
                 continue
-            self._report(True)
+            self._report(self._name, True)
             if straight and not straight_open:
                 self._insert_first = _BATCHES_AFTER_VIOLATION
             elif self._insert_first:

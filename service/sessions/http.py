@@ -25,14 +25,14 @@ def _answer(session: Session, status: int = 200) -> Response[bytes]:
     return Response(content=msgspec.json.encode(session), status_code=status, media_type=JSON)
 
 
-@post("/v1/sessions", operation_class=openapi.Add, summary="Start a session, or store a finished one")
+@post("/v1/sessions", operation_class=openapi.ADD, summary="Start a session, or store a finished one")
 async def add_session(request: AnyRequest, sessions: InjectedSessions) -> Response[bytes]:
     """Store {"vehicleId", "meterId", "startedAt", "endedAt" (null while open), "sessionId" (optional)}."""
     session, new = await sessions.add(decode_body(await request.body(), NewSession))
     return _answer(session, 201 if new else 200)
 
 
-@get("/v1/sessions", operation_class=openapi.List, summary="Sessions, newest first")
+@get("/v1/sessions", operation_class=openapi.LIST, summary="Sessions, newest first")
 async def list_sessions(
     sessions: InjectedSessions,
     vehicle_id: Annotated[str | None, QueryParameter(name="vehicleId")] = None,
@@ -65,7 +65,7 @@ async def list_sessions(
     return Response(content=msgspec.json.encode({"sessions": found, "next": following}), media_type=JSON)
 
 
-@patch("/v1/sessions/{sessionId:str}", operation_class=openapi.Change, summary="End or correct a session")
+@patch("/v1/sessions/{sessionId:str}", operation_class=openapi.CHANGE, summary="End or correct a session")
 async def change_session(
     request: AnyRequest,
     sessions: InjectedSessions,

@@ -33,6 +33,7 @@ grant usage on schema public to fleetwatt_service;
 
 comment on table alembic_version is 'Which migration this database has reached; written by Alembic';
 comment on column alembic_version.version_num is 'Revision, the number of a file in sql/migrations';
+alter table alembic_version owner to fleetwatt_owner;
 
 set local role fleetwatt_owner;
 
@@ -112,6 +113,9 @@ create table charging_session (
     updated_at timestamptz not null default now(),
     constraint charging_session_during_is_half_open check (
         not isempty(during) and not lower_inf(during) and lower_inc(during) and not upper_inc(during)
+    ),
+    constraint charging_session_during_is_on_the_calendar check (
+        lower(during) >= '1900-01-01 00:00:00+00' and (upper_inf(during) or upper(during) <= '3000-01-01 00:00:00+00')
     ),
     constraint charging_session_one_vehicle_a_meter exclude using gist (meter_id with =, during with &&)
 );

@@ -201,6 +201,18 @@ async def test_atomic(api: Api, owner: Owner) -> None:
     assert [(r["index"], r["code"]) for r in single["rejected"]] == [(0, "conflict")]
 
 
+async def test_atomic_over_many_days(api: Api, owner: Owner) -> None:
+    """All or nothing holds as well for a batch whose readings lie hundreds of days apart."""
+    days = [meter(minute=-1440 * day) for day in range(250)]
+    await api.post("/v1/telemetry", json=as_json(days[100]))
+    sent = [
+        altered(reading, **({"voltage": 1} if place == 100 else {})) for place, reading in enumerate(days)
+    ]
+    problem(await api.post("/v1/telemetry?atomic=true", json=sent), 400)
+    assert await stored(owner, "meter") == 1
+    assert await rows(owner, "select * from dead_letter") == []
+
+
 async def test_rejected_has_one_shape(api: Api) -> None:
     """A refusal names index, field, code and message, whichever answer it stands in."""
     await api.post("/v1/telemetry", json=as_json(meter()))

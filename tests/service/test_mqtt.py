@@ -18,8 +18,10 @@ import msgspec
 import pytest
 
 from service import paths
+from service.broker import BrokerAddress
+from service.embedded import mosquitto
 from service.errors import SettingsError
-from service.ingest.mqtt import BrokerAddress, BrokerRefusedError, Consumer
+from service.ingest.mqtt import BrokerRefusedError, Consumer
 from service.ingest.pipeline import Pipeline
 from service.settings import PREFIX, Settings
 from tests import servers
@@ -44,11 +46,12 @@ async def publish(port: int, topic: str, *payloads: bytes) -> None:
     assert process.returncode == 0
 
 
-async def publish_raw(port: int, topic: str, payload: bytes) -> None:
-    """Publish one payload of any bytes with QoS 1."""
+async def publish_raw(port: int, topic: str, payload: bytes, *options: str) -> None:
+    """Publish one payload of any bytes, with QoS 1 unless the options say otherwise."""
     command = [str(servers.apache_root() / "usr/bin/mosquitto_pub")]
     process = await asyncio.create_subprocess_exec(
-        *command, "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic, "-s",
+        *command, "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic,
+        "-s" if payload else "-n", *options,
         stdin=asyncio.subprocess.PIPE,
     )  # fmt: skip
     await process.communicate(payload)
@@ -79,12 +82,15 @@ WAITING: Final = (
 @pytest.fixture
 def ready() -> Iterator[socket.socket]:
     """Give a socket at which a worker says that it has subscribed, as it does to systemd."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.bind(f"{folder}/ready")
-            notified.setblocking(False)
-            patch.setenv("NOTIFY_SOCKET", f"{folder}/ready")
-            yield notified
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        notified.bind(f"{folder}/ready")
+        notified.setblocking(False)
+        patch.setenv("NOTIFY_SOCKET", f"{folder}/ready")
+        yield notified
 
 
 async def until_ready(ready: socket.socket) -> None:
@@ -169,6 +175,7 @@ async def test_bad_payloads_are_kept_and_acknowledged(
         b"\xff\x00\n\xfe": "malformed_json",
         b"5": "wrong_shape",
         b"[]": "empty_batch",
+        b"": "empty_body",
         b"[" * 100_000: "too_deep",
         msgspec.json.encode(altered(meter("m-2"))): "id_mismatch",
         msgspec.json.encode(altered(meter("m-1"), voltage="230")): "wrong_type",
@@ -219,6 +226,21 @@ async def test_topics(mqtt_settings: Settings, broker_port: int, owner: Owner, r
     assert [letter["origin"] for letter in letters] == [f"mqtt:{topic}" for topic in topics]
     assert {letter["code"] for letter in letters} == {"unknown_topic"}
     assert {bytes(letter["raw"]) for letter in letters} == {payload}
+
+
+async def test_publishers_of_any_quality(
+    mqtt_settings: Settings, broker_port: int, owner: Owner, ready: socket.socket
+) -> None:
+    """A publisher at QoS 0 or 2 is served too, and a retained message does no harm."""
+    topic = METER + "m-qos"
+    async with consuming(mqtt_settings, ready):
+        for qos in (0, 1, 2):
+            options = ("-q", str(qos), *(["-r"] if qos == 2 else []))
+            await publish_raw(broker_port, topic, encode(meter("m-qos", qos)), *options)
+        await eventually(owner, METERS, 3)
+        # An empty retained message takes the retained one away; to us it is a payload like any other.
+        await publish_raw(broker_port, topic, b"", "-r")
+        await eventually(owner, LETTERS, 1)
 
 
 async def test_nothing_is_lost_while_nobody_listens(
@@ -327,6 +349,54 @@ async def test_the_broker_comes_back(settings: Settings, owner: Owner, ready: so
     assert await rows(owner, DUPLICATES) == [{"n": 0}]
 
 
+async def test_a_restarted_broker_keeps_messages_for_the_only_worker(
+    settings: Settings, owner: Owner, ready: socket.socket
+) -> None:
+    """Without a share the subscription survives the broker: what it takes before the worker is back is kept.
+
+    Mosquitto 2.0 forgets shared subscriptions at each restart, and with them what is published meanwhile.
+    """
+    root = servers.apache_root()
+    with servers.scratch_dir() as folder:
+        port = servers.free_port()
+        command = mosquitto.command_line(root, folder / "mosquitto", port, servers.ACCOUNT)
+        only = msgspec.structs.replace(
+            settings, mqtt_url=f"mqtt://127.0.0.1:{port}", mqtt_client_id="only", mqtt_share=""
+        )
+        with servers.process(command, folder / "log", signal.SIGTERM):
+            await asyncio.to_thread(servers.wait_for_port, port, folder / "log")
+            async with consuming(only, ready):
+                await publish(port, f"{METER}m-1", encode(meter(minute=0)))
+                await eventually(owner, METERS, 1)
+        with servers.process(command, folder / "log", signal.SIGTERM):
+            await asyncio.to_thread(servers.wait_for_port, port, folder / "log")
+            await publish(port, f"{METER}m-1", *(encode(meter(minute=minute)) for minute in range(1, 20)))
+            async with consuming(only, ready):
+                await eventually(owner, METERS, 20)
+
+
+async def test_a_message_that_could_not_be_stored_comes_again(
+    mqtt_settings: Settings,
+    owner: Owner,
+    broker_port: int,
+    ready: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Left unacknowledged because of a defect of ours, it is delivered anew on a new connection."""
+    submit = Pipeline.submit
+    failures = iter([True, True])
+
+    async def flaky(self: Pipeline, *arguments: Any, **options: Any) -> Any:
+        if next(failures, False):
+            raise RuntimeError("a defect")
+        return await submit(self, *arguments, **options)
+
+    monkeypatch.setattr(Pipeline, "submit", flaky)
+    async with consuming(mqtt_settings, ready):
+        await publish(broker_port, f"{METER}m-1", encode(meter()))
+        await eventually(owner, METERS, 1)
+
+
 def test_broker_address() -> None:
     """Host, port, TLS, user and password are read; the password is not in its text."""
     for url, expected in {
@@ -335,7 +405,7 @@ def test_broker_address() -> None:
         "mqtt://user:p%40ss@broker:1884": ("broker", 1884, False, "user", "p@ss"),
         "mqtt://[::1]:1883": ("::1", 1883, False, None, None),
     }.items():
-        address = BrokerAddress(url)
+        address = BrokerAddress.from_url(url)
         found = (address.host, address.port, address.tls, address.user, address.password)
         assert found == expected
         assert "p@ss" not in str(address)
@@ -345,9 +415,9 @@ def test_broker_address() -> None:
     "url", ["broker", "broker:1883", "http://broker", "mqtt://", "mqtt://broker:port", "mqtt://broker:99999"]
 )
 def test_bad_broker_address(url: str) -> None:
-    """An address that cannot be read is a mistake in a setting, and the setting is named."""
-    with pytest.raises(SettingsError, match="FLEETWATT_MQTT_URL"):
-        BrokerAddress(url)
+    """An address that cannot be read is a mistake in a setting, and the message shows a good one."""
+    with pytest.raises(SettingsError, match=r"mqtt://\[user:password@\]host"):
+        BrokerAddress.from_url(url)
 
 
 def test_no_broker() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,9 @@ from psycopg import AsyncConnection
 from service.errors import AtomicRefusedError
 from service.ingest.outcome import Decoded
 from service.ingest.pipeline import Pipeline
+from service.ingest.transaction import DAYS_MAX
 from service.readings import MeterReading, Reading, VehicleReading
+from tests.servers import Postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -123,3 +126,61 @@ async def test_counters_equal_the_tables(pipeline: Pipeline, owner: Owner) -> No
         )
     [counted] = await rows(owner, "select sum(accepted) as a, sum(duplicates) as d from ingest_minute")
     assert (int(counted["a"]), int(counted["d"])) == (10, 5)
+
+
+async def terminate_writers(postgres: Postgres, database: str) -> None:
+    """End the writers' connections as a failover would."""
+    with postgres.admin() as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = %s and application_name = 'fleetwatt write'",
+            (database,),
+        )
+
+
+async def test_available_again_however_the_next_transaction_ends(
+    pipeline: Pipeline, postgres: Postgres, database: str
+) -> None:
+    """After an outage even a refused submission proves that the database is back."""
+    await pipeline.submit(payload(meter(kwh=0.1)), "test")
+    await terminate_writers(postgres, database)
+    with pytest.raises(AtomicRefusedError):
+        await pipeline.submit(payload(meter(kwh=0.2)), "test", atomic=True)
+    assert pipeline.available
+
+
+async def test_a_read_only_database_refuses_no_reading(
+    pipeline: Pipeline, owner: Owner, postgres: Postgres, database: str
+) -> None:
+    """A database that cannot be written for a while (failover, maintenance) is waited for."""
+    await pipeline.submit(payload(meter()), "test")
+    with postgres.admin() as connection:
+        connection.execute(f"alter database {database} set default_transaction_read_only = on".encode())
+        await terminate_writers(postgres, database)
+        waiting = asyncio.create_task(pipeline.submit(payload(meter(minute=1), vehicle()), "test"))
+        while pipeline.available:
+            await asyncio.sleep(0.01)
+        connection.execute(f"alter database {database} set default_transaction_read_only = off".encode())
+    outcome = await waiting
+    assert (outcome.accepted, outcome.rejections) == (2, [])
+    assert await rows(owner, "select * from dead_letter") == []
+
+
+async def test_many_days_in_one_payload(pipeline: Pipeline, owner: Owner) -> None:
+    """Old readings of hundreds of days are cut into transactions that the lock table can hold."""
+    readings = [meter(minute=-1440 * day) for day in range(DAYS_MAX + 30)]
+    outcome = await pipeline.submit(payload(*readings, readings[0], meter(kwh=0.5)), "test")
+    assert (outcome.accepted, outcome.duplicates, len(outcome.rejections)) == (DAYS_MAX + 30, 1, 1)
+    [counted] = await rows(owner, "select count(*) as n from meter_reading")
+    assert counted["n"] == DAYS_MAX + 30
+
+
+async def test_many_conflicts_in_one_payload(pipeline: Pipeline, owner: Owner) -> None:
+    """A whole payload of conflicts is told reading by reading, each with its own bytes."""
+    first = [meter(device_id=f"m-{number}") for number in range(10_000)]
+    second = [meter(device_id=f"m-{number}", kwh=0.2) for number in range(10_000)]
+    await pipeline.submit(payload(*first), "test")
+    outcome = await pipeline.submit(payload(*second), "test")
+    assert (outcome.accepted, outcome.duplicates, len(outcome.rejections)) == (0, 0, 10_000)
+    for letter in await rows(owner, "select device_id, raw from dead_letter limit 100"):
+        assert msgspec.json.decode(letter["raw"], type=MeterReading).device_id == letter["device_id"]

@@ -109,6 +109,8 @@ def test_a_second_up_and_a_taken_port_say_what_is_wrong(folder: Path) -> None:
         assert (refused.returncode, f"port {port} for MQTT is taken" in refused.stderr) == (1, True)
         (other / "home").mkdir()
         (other / "home/letter.txt").write_text("mine")
+        assert fleetwatt("status", "--data-dir", str(other / "home")).returncode == 3
+        assert fleetwatt("down", "--data-dir", str(other / "home")).returncode == 3
         refused = fleetwatt("up", "--data-dir", str(other / "home"))
         assert (refused.returncode, "letter.txt" in refused.stderr) == (1, True)
         assert "Traceback" not in refused.stderr + again.stderr

@@ -49,9 +49,37 @@ def test_a_superuser_may_migrate_too(postgres: Postgres) -> None:
         migrations.migrate(postgres.url("postgres", name))
         with postgres.admin(name) as connection:
             owners = connection.execute(
-                "select distinct tableowner::text from pg_tables where schemaname = 'public' "
-                "and tablename <> 'alembic_version'"
+                "select distinct tableowner::text from pg_tables where schemaname = 'public'"
             ).fetchall()
         assert owners == [("fleetwatt_owner",)]
         with psycopg.connect(postgres.url("fleetwatt_service", name)) as connection:
             assert connection.execute("select count(*) from vehicle_reading").fetchone() == (0,)
+
+
+def test_whoever_migrated_first_the_owner_can_go_on(postgres: Postgres) -> None:
+    """A database that a superuser migrated once can be migrated by the owner, and the other way round."""
+    head = migrations.head()
+    for users in (("postgres", "fleetwatt_owner"), ("fleetwatt_owner", "postgres")):
+        with postgres.database(empty=True) as name:
+            first, second = (postgres.url(user, name) for user in users)
+            assert migrations.migrate(first) == (None, head)
+            assert migrations.migrate(second) == (head, head)
+
+
+def test_privileges_do_not_depend_on_who_migrates(postgres: Postgres) -> None:
+    """In a database of the superuser's own, BI still sees nothing of public and the service may insert."""
+    with postgres.admin() as connection:
+        connection.execute("create database owned_by_superuser")
+    try:
+        migrations.migrate(postgres.url("postgres", "owned_by_superuser"))
+        with postgres.admin("owned_by_superuser") as connection:
+            may = connection.execute(
+                "select has_schema_privilege('fleetwatt_bi', 'public', 'usage'), "
+                "has_schema_privilege('fleetwatt_service', 'public', 'create'), "
+                "has_table_privilege('fleetwatt_service', 'meter_reading', 'insert'), "
+                "has_table_privilege('fleetwatt_service', 'meter_reading', 'update, delete, truncate')"
+            ).fetchone()
+        assert may == (False, False, True, False)
+    finally:
+        with postgres.admin() as connection:
+            connection.execute("drop database owned_by_superuser with (force)")

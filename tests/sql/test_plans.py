@@ -113,3 +113,80 @@ def test_a_page_of_states_follows_the_key(plain: psycopg.Connection[Any], name: 
     executed = plan(plain, query(name).rstrip(";"), parameters)
     assert "Index Scan" in executed, executed
     assert "Sort" not in executed, executed
+
+
+def chunks_of(connection: psycopg.Connection[Any], table: str, *days: int) -> set[str]:
+    """Give the chunks of a table that hold some of the days."""
+    rows = connection.execute(
+        "select chunk_name::text from timescaledb_information.chunks "
+        "where hypertable_name = %s and range_start = any(%s::timestamptz[])",
+        (table, [START + timedelta(days=day) for day in days]),
+    )
+    return {row[0] for row in rows}
+
+
+def test_performance_as_the_function_runs_it(
+    plain: psycopg.Connection[Any], postgres: Postgres, database: str
+) -> None:
+    """The function's own plan, made without knowing its arguments, reads the chunks of the window alone."""
+    plain.execute(
+        "insert into charging_session (vehicle_id, meter_id, during) "
+        "select 'x-' || n %% 500, 'y-' || n %% 500, tstzrange(at, at + interval '2 hours') "
+        "from generate_series(1, 5000) as n, lateral (select %s + n / 500 * interval '3 hours' as at) as s",
+        (START,),
+    )
+    plain.execute("analyze")
+    plans: list[str] = []
+    with postgres.admin(database) as connection:
+        connection.add_notice_handler(lambda notice: plans.append(notice.message_primary or ""))
+        connection.execute("load 'auto_explain'")
+        for setting in ("log_min_duration = 0", "log_nested_statements = on", "log_analyze = on",
+                        "log_timing = off", "log_level = notice"):  # fmt: skip
+            connection.execute(f"set auto_explain.{setting}".encode())
+        window = (START + timedelta(days=2, hours=6), START + timedelta(days=3, hours=6))
+        connection.execute("select * from vehicle_performance('d-7', %s, %s)", window)
+    [executed] = [text for text in plans if "meter_reading" in text]
+    looked_into = set(re.findall(r"on (_hyper_\d+_\d+_chunk)", executed))
+    expected = chunks_of(plain, "meter_reading", 2, 3) | chunks_of(plain, "vehicle_reading", 2, 3)
+    assert looked_into == expected, executed
+    assert "Seq Scan" not in executed, executed
+
+
+@pytest.mark.parametrize("kind", ["meter", "vehicle"])
+def test_a_batch_over_two_days_probes_two_chunks(plain: psycopg.Connection[Any], kind: str) -> None:
+    """Comparing and inserting a batch look up keys by index, in the chunks of its days alone."""
+    times = [START + timedelta(days=day, minutes=10 * number) for day in (1, 4) for number in range(20)]
+    batch: dict[str, Any] = {"ids": ["d-1"] * 40, "times": times, "kwh": [0.1] * 40}
+    batch |= {"voltage": [230.0] * 40, "soc": [50.0] * 40, "battery_temp": [20.0] * 40}
+    compared = plan(plain, query(f"compare_{kind}_readings").rstrip(";"), batch)
+    assert chunks(compared) == chunks_of(plain, f"{kind}_reading", 1, 4), compared
+    assert "Seq Scan" not in compared, compared
+    inserted = plan(plain, query(f"insert_new_{kind}_readings").rstrip(";"), batch)
+    assert "Seq Scan" not in inserted, inserted
+    assert chunks(inserted) == set(), inserted
+
+
+def test_sessions_are_found_by_index(plain: psycopg.Connection[Any]) -> None:
+    """A session by its id, those of a vehicle in a span, and the one that keeps a meter busy."""
+    plain.execute(
+        "insert into charging_session (session_id, vehicle_id, meter_id, during) "
+        "select 's-' || n, 'x-' || n %% 500, 'y-' || n %% 500, tstzrange(at, at + interval '2 hours') "
+        "from generate_series(1, 20000) as n, lateral (select %s + n / 500 * interval '3 hours' as at) as s",
+        (START,),
+    )
+    plain.execute("analyze")
+    span = {"window_from": START, "window_to": START + timedelta(hours=8)}
+    none = dict.fromkeys(("meter_id", "is_open", "after_start", "after_id"))
+    asked: dict[str, dict[str, Any]] = {
+        "get_session": {"session_id": "s-77"},
+        "overlapping_session": {
+            "meter_id": "y-7",
+            "session_id": None,
+            "started_at": START,
+            "ended_at": START + timedelta(hours=1),
+        },
+        "list_sessions": {**none, **span, "vehicle_id": "x-7", "page_size": 10},
+    }
+    for name, parameters in asked.items():
+        executed = plan(plain, query(name).rstrip(";"), parameters)
+        assert "Seq Scan" not in executed, executed

@@ -61,3 +61,29 @@ def test_bi_sees_nothing_but_its_schema(postgres: Postgres, database: str) -> No
             "and nspname in ('public', 'bi')"
         ).fetchall()
         assert visible == [("bi",)]
+
+
+def test_the_service_can_do_its_work(postgres: Postgres, database: str) -> None:
+    """It adds and reads history and dead letters, keeps the hot state, and cannot take letters back."""
+    with psycopg.connect(postgres.url("fleetwatt_service", database), autocommit=True) as connection:
+        for statement in (
+            "insert into meter_reading values ('m', now(), 1, 230)",
+            "insert into vehicle_reading values ('v', now(), 50, 1, 20)",
+            "insert into meter_state values ('m', now(), 1, 230)",
+            "update meter_state set voltage = 231",
+            "insert into dead_letter (origin, code, message, raw, raw_size) values ('o', 'c', 'm', '', 0)",
+            "select * from meter_reading, vehicle_reading, dead_letter",
+        ):
+            connection.execute(statement.encode())
+        for statement in (
+            "delete from dead_letter",
+            "update dead_letter set code = ''",
+            "delete from meter_state",
+            "delete from charging_session",
+            "truncate ingest_minute",
+            "update alembic_version set version_num = ''",
+            "create table public.t (a int)",
+            "create role somebody",
+        ):
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute(statement.encode())

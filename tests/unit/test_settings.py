@@ -62,7 +62,6 @@ def test_unknown_name(name: str) -> None:
         ("RAW_RETENTION_DAYS", "-1"),
         ("EFFICIENCY_THRESHOLD", "1.01"),
         ("EFFICIENCY_THRESHOLD", "0"),
-        ("MQTT_SHARE", ""),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "JSON"),
         ("BATCH_MAX_READINGS", "-5"),

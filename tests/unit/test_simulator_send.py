@@ -151,7 +151,7 @@ def test_a_brokers_address_is_read() -> None:
 @pytest.mark.parametrize("url", ["", "localhost:1883", "http://localhost"])
 def test_what_is_no_brokers_address_is_refused(url: str) -> None:
     """An address without scheme or host is an error that says so."""
-    with pytest.raises(FleetwattError, match="broker.s address"):
+    with pytest.raises(FleetwattError, match=r"broker's address"):
         BrokerAddress.from_url(url)
 
 

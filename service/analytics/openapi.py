@@ -1,0 +1,94 @@
+"""What the OpenAPI document says of the read routes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from litestar.openapi.spec import OpenAPIType, Schema
+
+from service.apidocs import (
+    BAD_PARAMETER,
+    BOOLEAN,
+    COUNT,
+    DATABASE_AWAY,
+    NUMBER,
+    STRING,
+    TIME,
+    UNKNOWN_DEVICE,
+    an_array,
+    an_object,
+    json_answer,
+    operation,
+    or_null,
+)
+
+_METER: Final = an_object(
+    "MeterState", meterId=STRING, kwhConsumedAc=NUMBER, voltage=NUMBER, timestamp=TIME, lastUpdated=TIME
+)
+_VEHICLE: Final = an_object(
+    "VehicleState",
+    vehicleId=STRING,
+    soc=NUMBER,
+    kwhDeliveredDc=NUMBER,
+    batteryTemp=NUMBER,
+    timestamp=TIME,
+    lastUpdated=TIME,
+)
+_ENERGY: Final = {
+    "totalAcConsumedKwh": NUMBER,
+    "totalDcDeliveredKwh": NUMBER,
+    "energyLossKwh": NUMBER,
+    "efficiencyRatio": or_null(NUMBER),
+    "belowThreshold": BOOLEAN,
+}
+_PERIOD: Final = {"periodStart": TIME, "periodEnd": TIME}
+_PERFORMANCE: Final = an_object(
+    "Performance",
+    vehicleId=STRING,
+    **_PERIOD,
+    **_ENERGY,
+    avgBatteryTemp=or_null(NUMBER),
+    readingsCount=an_object(vehicle=COUNT, meter=COUNT),
+    threshold=NUMBER,
+)
+_FLEET: Final = an_object(
+    "Fleet",
+    **_PERIOD,
+    charging=COUNT,
+    **_ENERGY,
+    vehicles=an_array(an_object(vehicleId=STRING, **_ENERGY)),
+)
+_COUNTS: Final = an_object(accepted=COUNT, duplicates=COUNT, conflicts=COUNT)
+
+
+def _by_name(items: Schema, description: str) -> Schema:
+    return Schema(type=OpenAPIType.OBJECT, additional_properties=items, description=description)
+
+
+_SOURCE: Final = an_object(
+    readingsPerSecond=NUMBER, lagMeanSeconds=or_null(NUMBER), lagMaxSeconds=or_null(NUMBER)
+)
+_STATS: Final = an_object(
+    "Stats",
+    time=TIME,
+    devices=an_object(meters=COUNT, vehicles=COUNT),
+    newestReading=an_object(meter=or_null(TIME), vehicle=or_null(TIME)),
+    readings=an_object(meter=_COUNTS, vehicle=_COUNTS),
+    ingest=an_object(readingsPerSecond=NUMBER, sources=_by_name(_SOURCE, "mqtt, http, import")),
+    deadLetters=an_object(total=COUNT, byCode=_by_name(COUNT, "Refusals by reason code")),
+    storage=_by_name(an_object(bytes=COUNT, chunks=COUNT), "By hypertable"),
+)
+_ERRORS: Final = {"400": BAD_PARAMETER, "503": DATABASE_AWAY}
+_OF_A_DEVICE: Final = {**_ERRORS, "404": UNKNOWN_DEVICE}
+
+METER_CURRENT: Final = operation({"200": json_answer(_METER, "The newest reading"), **_OF_A_DEVICE})
+VEHICLE_CURRENT: Final = operation({"200": json_answer(_VEHICLE, "The newest reading"), **_OF_A_DEVICE})
+METER_STATES: Final = operation(
+    {"200": json_answer(an_object(meters=an_array(_METER), next=or_null(STRING)), "A page"), **_ERRORS}
+)
+VEHICLE_STATES: Final = operation(
+    {"200": json_answer(an_object(vehicles=an_array(_VEHICLE), next=or_null(STRING)), "A page"), **_ERRORS}
+)
+PERFORMANCE: Final = operation({"200": json_answer(_PERFORMANCE, "The energy summary"), **_OF_A_DEVICE})
+FLEET: Final = operation({"200": json_answer(_FLEET, "The fleet's balance"), **_ERRORS})
+STATS: Final = operation({"200": json_answer(_STATS, "Figures"), "503": DATABASE_AWAY})

@@ -16,7 +16,7 @@ from granian.server import Server
 from litestar import Litestar, get
 from litestar.response import Redirect
 
-from service import apidocs, db, health, lifecycle, log, problems
+from service import db, lifecycle, log
 from service import settings as settings_module
 from service.analytics import http as analytics_http
 from service.analytics.reads import Reads
@@ -27,6 +27,7 @@ from service.ingest.pipeline import Pipeline
 from service.sessions import http as sessions_http
 from service.sessions.store import Sessions
 from service.settings import Settings
+from service.web import apidocs, health, problems
 
 
 @get("/", include_in_schema=False)

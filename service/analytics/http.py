@@ -9,10 +9,10 @@ from litestar import Response, Router, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
-from service import parameters
 from service.analytics import openapi
 from service.analytics.reads import Reads
-from service.problems import JSON, Problem
+from service.web import parameters
+from service.web.problems import JSON, Problem
 
 # We made it: nothing to validate on each request.
 InjectedReads = NamedDependency[SkipValidation[Reads]]

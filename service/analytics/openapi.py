@@ -6,7 +6,7 @@ from typing import Final
 
 from litestar.openapi.spec import OpenAPIType, Schema
 
-from service.apidocs import (
+from service.web.apidocs import (
     BAD_PARAMETER,
     BOOLEAN,
     COUNT,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from litestar import Request
 
-from service.problems import Problem
+from service.web.problems import Problem
 
 _INFLATE_IN_THREAD_BYTES: Final = 256 * 1024
 _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS

@@ -9,7 +9,6 @@ from litestar import Request, Response, Router, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter, SkipValidation
 
-from service import parameters
 from service.errors import AtomicRefusedError, IngestError
 from service.ingest import openapi
 from service.ingest.body import read_body
@@ -18,9 +17,10 @@ from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.ingest.refusals import conflict
 from service.ingest.transaction import DAYS_MAX
-from service.problems import JSON, Problem, unavailable
 from service.readings import Kind, TimeRule
 from service.settings import Settings
+from service.web import parameters
+from service.web.problems import JSON, Problem, unavailable
 
 AnyRequest = Request[Any, Any, Any]
 

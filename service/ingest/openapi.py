@@ -14,8 +14,8 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from service.apidocs import json_answer, operation, problem
 from service.readings import MeterReading, VehicleReading
+from service.web.apidocs import json_answer, operation, problem
 
 METER_EXAMPLE: Final = {
     "meterId": "METER-001",

@@ -9,11 +9,11 @@ from litestar import Request, Response, Router, get, patch, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
-from service import parameters
-from service.bodies import decode_body
-from service.problems import JSON
 from service.sessions import openapi
 from service.sessions.store import NewSession, Session, SessionChange, Sessions
+from service.web import parameters
+from service.web.bodies import decode_body
+from service.web.problems import JSON
 
 AnyRequest = Request[Any, Any, Any]
 # We made it: nothing to validate on each request.

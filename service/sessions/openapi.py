@@ -6,7 +6,16 @@ from typing import Any, Final
 
 from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIType, RequestBody, Schema
 
-from service.apidocs import DATABASE_AWAY, TIME, an_array, an_object, json_answer, operation, or_null, problem
+from service.web.apidocs import (
+    DATABASE_AWAY,
+    TIME,
+    an_array,
+    an_object,
+    json_answer,
+    operation,
+    or_null,
+    problem,
+)
 
 _ID: Final = Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9._:\-]+$", min_length=1, max_length=64)
 _FIELDS: Final = {

@@ -11,9 +11,9 @@ from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool
 
 from service.db import fetch_all
-from service.problems import Problem
 from service.readings import DeviceId, Timestamp
 from service.sql import query
+from service.web.problems import Problem
 
 Pool = AsyncConnectionPool[AsyncConnection[dict[str, Any]]]
 SessionId = Annotated[DeviceId, Meta(description="1 to 64 characters of A-Z a-z 0-9 . _ : -")]

@@ -262,7 +262,7 @@ async def test_stopping_in_full_stream(
     payloads = [encode(meter(minute=minute)) for minute in range(600)]
     async with consuming(mqtt_settings, ready):
         publishing = asyncio.create_task(publish(broker_port, METER + "m-1", *payloads))
-        while (await rows(owner, METERS))[0]["n"] == 0:  # noqa: ASYNC110 - the database does not tell
+        while (await rows(owner, METERS))[0]["n"] == 0:
             await asyncio.sleep(0.001)
     await publishing
     async with consuming(mqtt_settings, ready):

@@ -12,9 +12,9 @@ import pytest
 from service import __version__
 from service.app import create_app
 from service.ingest.decode import decode
-from service.problems import CONTENT_TYPE
 from service.readings import TimeRule
 from service.settings import Settings
+from service.web.problems import CONTENT_TYPE
 from tests.strategies import Api, serving
 
 pytestmark = pytest.mark.anyio

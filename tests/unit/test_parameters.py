@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import parameters
-from service.problems import Problem
+from service.web import parameters
+from service.web.problems import Problem
 from tests import strategies
 from tests.strategies import pure
 

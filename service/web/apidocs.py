@@ -28,7 +28,7 @@ from litestar.openapi.spec import (
 from litestar.params import PathParameter
 
 from service import __version__
-from service.problems import CONTENT_TYPE, Problem
+from service.web.problems import CONTENT_TYPE, Problem
 
 _PAGE: Final = b"""<!doctype html>
 <html lang="en">

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from service.problems import Problem
+from service.web.problems import Problem
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 

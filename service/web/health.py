@@ -13,8 +13,8 @@ from litestar.params import SkipValidation
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
-from service.apidocs import DATABASE_AWAY, STRING, TIME, an_object, json_answer, operation
-from service.problems import JSON, unavailable
+from service.web.apidocs import DATABASE_AWAY, STRING, TIME, an_object, json_answer, operation
+from service.web.problems import JSON, unavailable
 
 # Raises when the process cannot do its work right now.
 Check = Callable[[], Awaitable[None]]

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from service.problems import Problem
 from service.readings import DeviceId, Timestamp
+from service.web.problems import Problem
 
 _LOST_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
 

@@ -34,7 +34,7 @@ check: _venv
     {{ bin }}/ruff format --check .
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
-    {{ bin }}/sqlfluff lint --nofail-on-warn sql/migrations sql/repeatable sql/queries
+    {{ bin }}/sqlfluff lint sql/migrations sql/repeatable sql/queries
     {{ bin }}/squawk sql/migrations/*.sql
 
 # Format Python and SQL in place

@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> Litestar:
             raise DatabaseUnavailableError("the writers cannot reach the database")
         await reads.ping()
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             home,
             ingest_http.router(pipeline, settings),
@@ -72,6 +72,9 @@ def create_app(settings: Settings) -> Litestar:
         request_max_body_size=settings.http_max_body_bytes,
         debug=False,
     )
+    # The framework keeps paths in a set: sorted, two processes tell the same document.
+    app.openapi_schema.paths = dict(sorted((app.openapi_schema.paths or {}).items()))
+    return app
 
 
 def asgi() -> Litestar:

@@ -43,6 +43,9 @@ class AtomicRefusedError(IngestError):
 
 # SQLSTATE classes that blame the data itself: it is malformed, or a constraint forbids it.
 _BLAMES_DATA = ("22", "23")
+# Connection, transaction state (read-only), rollback by the server, resources, object state (locks), operator
+# intervention, system; and what a migration mends: missing privileges and tables.
+_PASSES = ("08", "25", "40", "53", "55", "57", "58", "42501", "42P01")
 # More than one transaction can hold: out of memory (locks too), a limit of the server exceeded.
 _TOO_LARGE = ("53200", "54")
 
@@ -60,12 +63,12 @@ def is_too_large(error: BaseException) -> bool:
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same transaction may succeed later, with nothing changed in it.
 
-    All that does not blame the data is: a server that is away, restarting, read-only, out of room, locked
-    by maintenance, or not migrated yet. A reading must not be refused for any of these. An error without
-    SQLSTATE comes from the driver: the connection broke, unless it is a defect of ours.
+    A server that is away, restarting, read-only, out of room, locked by maintenance, or not migrated yet: a
+    reading must not be refused for any of these. An error without SQLSTATE comes from the driver: the
+    connection broke, unless it is a defect of ours.
     """
     if not isinstance(error, psycopg.Error):
         return isinstance(error, OSError)
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return not blames_data(error)
+    return error.sqlstate.startswith(_PASSES)

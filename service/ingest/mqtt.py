@@ -69,7 +69,15 @@ class Consumer:
 
         Raises BrokerRefusedError when the broker refuses the credentials or the subscription for good.
         """
-        asyncio.get_running_loop().set_exception_handler(_quiet_about_unacknowledged)
+        loop = asyncio.get_running_loop()
+        before = loop.get_exception_handler()
+        loop.set_exception_handler(_quiet_about_unacknowledged)
+        try:
+            await self._run(stop)
+        finally:
+            loop.set_exception_handler(before)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         pause_s = 0.5
         while not stop.is_set():
             lost = self._lost = asyncio.Event()

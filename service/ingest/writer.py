@@ -10,7 +10,7 @@ from contextlib import suppress
 import psycopg
 
 from service import db, log, metrics
-from service.errors import AtomicRefusedError, is_too_large, is_transient
+from service.errors import AtomicRefusedError, blames_data, is_too_large, is_transient
 from service.ingest import transaction
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.refusals import failure
@@ -20,6 +20,7 @@ from service.settings import Settings
 # After a unique violation, how many batches go the INSERT way before COPY is tried again: a stream of
 # repeats (a replay, a second import) would otherwise pay for a failed COPY each time.
 _BATCHES_AFTER_VIOLATION = 20
+_TRIES_OF_UNKNOWN = 5
 
 
 class Writer:
@@ -71,10 +72,10 @@ class Writer:
             try:
                 return await self._persist(batch, entries, []), []
             except psycopg.Error as error:
+                if not entries or not _can_be_isolated(error):
+                    raise
                 if batch[0].atomic:
                     raise AtomicRefusedError([], "the database refused the readings") from error
-                if not entries:
-                    raise
                 self._log.warning("batch_refused", sqlstate=error.sqlstate, readings=len(entries))
         failed: list[Failed] = []
         written: list[Written] = []
@@ -88,6 +89,8 @@ class Writer:
         try:
             return await self._persist([], entries, [])
         except psycopg.Error as error:
+            if not _can_be_isolated(error):
+                raise
             if len(entries) == 1:
                 [entry] = entries
                 failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
@@ -101,9 +104,15 @@ class Writer:
     async def _persist(
         self, batch: list[Submission], entries: list[Entry], failed: list[Failed]
     ) -> list[Written]:
-        """Run the transaction until it commits or is refused for good; pauses grow, with jitter."""
+        """Run the transaction until it commits or is refused for good; pauses grow, with jitter.
+
+        An error that neither blames the data nor is known to pass is most likely a defect: after a few tries
+        it is raised, so that it does not hold up the stream. Nothing is acknowledged then.
+        """
         pause_s = 0.05
+        tries = 0
         while True:
+            tries += 1
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = await db.writer_connection(self._url)
@@ -117,7 +126,8 @@ class Writer:
                 self._report(self._name, True)
                 raise
             except (psycopg.Error, OSError) as error:
-                if not is_transient(error) or (len(entries) > 1 and is_too_large(error)):
+                isolate = blames_data(error) or (len(entries) > 1 and is_too_large(error))
+                if isolate or (not is_transient(error) and tries >= _TRIES_OF_UNKNOWN):
                     self._report(self._name, True)
                     raise
                 self._report(self._name, False)
@@ -150,6 +160,11 @@ class Writer:
             with suppress(psycopg.Error, OSError):
                 await self._connection.close()
             self._connection = None
+
+
+def _can_be_isolated(error: psycopg.Error) -> bool:
+    """Tell whether taking a batch apart can find readings to blame, or parts that fit."""
+    return blames_data(error) or is_too_large(error)
 
 
 def _split_atomic(batch: list[Submission]) -> list[list[Submission]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+import psycopg
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
@@ -90,6 +91,8 @@ def _of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     """Answer 503 for a database that is away, 500 without details for a defect of ours."""
     if isinstance(error, BufferFullError | DatabaseUnavailableError):
         return unavailable(f"{error}").response()
+    if isinstance(error, psycopg.Error):
+        log.get("http").warning("database_error", sqlstate=error.sqlstate, error=str(error).splitlines()[:1])
     if is_transient(error) or isinstance(error, TimeoutError):
         return unavailable("the database is not available; try again soon").response()
     log.get("http").error("request_failed", path=request.scope["path"], exc_info=error)

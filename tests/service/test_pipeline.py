@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 
 from service.errors import AtomicRefusedError
 from service.ingest.outcome import Decoded
@@ -184,3 +184,21 @@ async def test_many_conflicts_in_one_payload(pipeline: Pipeline, owner: Owner) -
     assert (outcome.accepted, outcome.duplicates, len(outcome.rejections)) == (0, 0, 10_000)
     for letter in await rows(owner, "select device_id, raw from dead_letter limit 100"):
         assert msgspec.json.decode(letter["raw"], type=MeterReading).device_id == letter["device_id"]
+
+
+async def test_a_defect_does_not_hold_up_the_stream(pipeline: Pipeline, owner: Owner) -> None:
+    """An error that nobody foresaw fails its own submission after a few tries; the next one is stored."""
+    await owner.execute(
+        b"create function broken() returns trigger language plpgsql as $$ begin "
+        b"if new.meter_id = 'm-broken' then raise exception 'boom' using errcode = 'XX000'; end if; "
+        b"return new; end $$"
+    )
+    await owner.execute(
+        b"create trigger broken before insert on meter_reading for each row execute function broken()"
+    )
+    with pytest.raises(errors.InternalError_):
+        await pipeline.submit(payload(meter("m-broken")), "test")
+    outcome = await pipeline.submit(payload(meter("m-good")), "test")
+    assert outcome.accepted == 1
+    assert pipeline.available
+    assert await rows(owner, "select * from dead_letter") == []

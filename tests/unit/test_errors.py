@@ -36,7 +36,6 @@ from service.errors import (
         "42P01",  # undefined table: not migrated yet
         "42501",  # insufficient privilege: an operator's business, not the reading's
         "58030",  # input/output error
-        "XX000",  # internal error
         "25006",  # read-only transaction: a replica during failover
     ],
 )
@@ -55,6 +54,8 @@ def test_worth_another_try(sqlstate: str) -> None:
         "23505",  # unique violation
         "23514",  # check violation
         "23P01",  # exclusion violation
+        "42601",  # syntax error
+        "XX000",  # internal error
     ],
 )
 def test_not_worth_another_try(sqlstate: str) -> None:

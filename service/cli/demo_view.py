@@ -43,7 +43,7 @@ class DemoView:
         table.add_row(
             "MQTT", f"{self._running.mqtt}  topics telemetry/meter/{{id}}, telemetry/vehicle/{{id}}"
         )
-        table.add_row("database", 'psql "$(fleetwatt status --json | jq -r .database)"')
+        table.add_row("database", "address and password: fleetwatt status --json")
         return Panel(table, title="fleetwatt demo", title_align="left")
 
 

@@ -1,0 +1,57 @@
+"""The shapes of the two kinds of readings: their decoders, whole and by field, derived from the types."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import msgspec
+
+from service.readings import Kind, MeterReading, Reading, VehicleReading
+
+# What msgspec and Python raise for bytes that are no JSON of the wanted type, or are nested too deeply.
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field of a reading: its JSON name, and decoders with and without the rules on its value."""
+
+    name: str
+    bounds: str
+    strict: msgspec.json.Decoder[Any]
+    loose: msgspec.json.Decoder[Any]
+
+
+class Shape:
+    """How readings of one kind are decoded, whole and, to explain a refusal, by field."""
+
+    def __init__(self, kind: Kind, struct: type[MeterReading | VehicleReading], id_name: str) -> None:
+        self.kind = kind
+        self.struct = struct
+        self.id_name = id_name
+        self.one: msgspec.json.Decoder[Reading] = msgspec.json.Decoder(struct)
+        self.many: msgspec.json.Decoder[list[Reading]] = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+        self.fields = [
+            Field(
+                field.encode_name,
+                _bounds(field.type),
+                msgspec.json.Decoder(field.type),
+                msgspec.json.Decoder(_bare(field.type)),
+            )
+            for field in msgspec.structs.fields(struct)
+        ]
+
+
+def _bare(annotated: Any) -> type:
+    """Give the plain type below Annotated: str, float or datetime."""
+    return cast("type", annotated.__origin__)
+
+
+def _bounds(annotated: Any) -> str:
+    """Word the range that the type allows, empty where it has none."""
+    ranges = [rule for rule in annotated.__metadata__ if rule.ge is not None and rule.le is not None]
+    return f"from {ranges[0].ge:g} to {ranges[0].le:g}" if ranges else ""
+
+
+METER: Final = Shape("meter", MeterReading, "meterId")
+VEHICLE: Final = Shape("vehicle", VehicleReading, "vehicleId")
+SHAPES: Final[dict[Kind, Shape]] = {"meter": METER, "vehicle": VEHICLE}

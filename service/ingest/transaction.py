@@ -20,7 +20,7 @@ from service.ingest.streams import METER, VEHICLE, Stream
 from service.readings import MeterReading, Reading
 from service.sql import query
 
-# A transaction over 200 new days was measured to take half a second; its locks fit any server.
+# Each new day is a chunk with some locks: this many fit the lock table of any server.
 DAYS_MAX = 200
 
 Connection = AsyncConnection[tuple[Any, ...]]

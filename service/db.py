@@ -12,6 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 from service.errors import SettingsError
 from service.settings import Settings
 
+ReadPool = AsyncConnectionPool[AsyncConnection[dict[str, Any]]]
+
 # A peer that is cut off is noticed in half a minute instead of hours.
 _TCP: Final[dict[str, Any]] = {
     "keepalives_idle": 10,
@@ -30,7 +32,7 @@ def require_url(settings: Settings) -> str:
     return settings.database_url
 
 
-def read_pool(settings: Settings) -> AsyncConnectionPool[AsyncConnection[dict[str, Any]]]:
+def read_pool(settings: Settings) -> ReadPool:
     """Make the pool that answers queries; open it with `await pool.open(wait=...)`.
 
     Rows come as dicts. Each connection works in UTC and gives up a query that takes too long.
@@ -69,7 +71,7 @@ async def writer_connection(url: str) -> AsyncConnection[tuple[Any, ...]]:
 
 
 async def fetch_all(
-    pool: AsyncConnectionPool[AsyncConnection[dict[str, Any]]],
+    pool: ReadPool,
     statement: LiteralString,
     parameters: dict[str, Any] | None = None,
     *,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 import msgspec
 from msgspec import Meta
+
+from service.settings import Settings
 
 Kind = Literal["meter", "vehicle"]
 
@@ -81,12 +83,22 @@ class VehicleReading(
 Reading = MeterReading | VehicleReading
 
 
+def kind_of(reading: Reading) -> Kind:
+    """Tell whose reading it is."""
+    return "meter" if isinstance(reading, MeterReading) else "vehicle"
+
+
 class TimeRule(msgspec.Struct, frozen=True):
     """When a timestamp is acceptable: at most `ahead_s` after now, at most `behind_s` before (0: any age)."""
 
     ahead_s: float = 300.0
     behind_s: float = 0.0
     now: Callable[[], float] = lambda: datetime.now(UTC).timestamp()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Make the rule that the settings ask for."""
+        return cls(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400)
 
     def window(self) -> tuple[datetime, datetime]:
         """Give the earliest and the latest acceptable timestamp as of this moment."""

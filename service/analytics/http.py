@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Response, Router, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
@@ -12,21 +11,18 @@ from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValida
 from service.analytics import openapi
 from service.analytics.reads import Reads
 from service.web import parameters
-from service.web.problems import JSON, Problem
+from service.web.answers import answer
+from service.web.problems import Problem
 
 # We made it: nothing to validate on each request.
 InjectedReads = NamedDependency[SkipValidation[Reads]]
 _LIMIT_MAX = 10_000
 
 
-def _answer(body: dict[str, Any]) -> Response[bytes]:
-    return Response(content=msgspec.json.encode(body), media_type=JSON)
-
-
 def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[bytes]:
     if body is None:
         raise Problem(404, "unknown_device", f"no {what} {device_id!r} has ever reported")
-    return _answer(body)
+    return answer(body)
 
 
 @get(
@@ -68,7 +64,7 @@ async def meter_states(
     before: FromQuery[str | None] = None,
 ) -> Response[bytes]:
     """Give meters in id order; filter by the time of the newest reading (since <= time < before)."""
-    return _answer(
+    return answer(
         await reads.meter_states(
             {
                 **parameters.page(limit, after, _LIMIT_MAX),
@@ -93,7 +89,7 @@ async def vehicle_states(
     soc_below: Annotated[str | None, QueryParameter(name="socBelow")] = None,
 ) -> Response[bytes]:
     """Give vehicles in id order; filter by the time of the newest reading and by state of charge."""
-    return _answer(
+    return answer(
         await reads.vehicle_states(
             {
                 **parameters.page(limit, after, _LIMIT_MAX),
@@ -145,7 +141,7 @@ async def fleet(
     start, end = parameters.window(from_, to)
     size = parameters.page("20" if limit is None else limit, None, _LIMIT_MAX)["page_size"]
     least = parameters.number("leastKwh", "0.5" if least_kwh is None else least_kwh, 0, 1e9)
-    return _answer(await reads.fleet(start, end, size, least or 0.0))
+    return answer(await reads.fleet(start, end, size, least or 0.0))
 
 
 @get(
@@ -155,7 +151,7 @@ async def fleet(
 )
 async def stats(reads: InjectedReads) -> Response[bytes]:
     """Give devices, exact row counts, ingest rate and lag, dead letters, storage."""
-    return _answer(await reads.stats())
+    return answer(await reads.stats())
 
 
 def router(reads: Reads) -> Router:

@@ -5,25 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
-
-from service.db import fetch_all
+from service.db import ReadPool, fetch_all
 from service.settings import Settings
 from service.sql import query
+from service.web.answers import rfc3339
 
-Pool = AsyncConnectionPool[AsyncConnection[dict[str, Any]]]
 _DECIMALS = 6
 
 
 def rounded(value: float | None) -> float | None:
     """Round a figure for an answer: 6 decimals, a thousandth of a watt hour."""
     return None if value is None else round(float(value), _DECIMALS)
-
-
-def rfc3339(moment: datetime | None) -> str | None:
-    """Write a moment as UTC with a Z."""
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _meter_state(row: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +42,7 @@ def _vehicle_state(row: dict[str, Any]) -> dict[str, Any]:
 class Reads(NamedTuple):
     """What the read routes ask the database."""
 
-    pool: Pool
+    pool: ReadPool
     settings: Settings
 
     async def meter_current(self, device_id: str) -> dict[str, Any] | None:

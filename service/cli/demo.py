@@ -175,13 +175,10 @@ class _Demo:
             beat = 0
             while not simulation.done():
                 stats, fleet = await asyncio.gather(self._stats(), self._fleet_answer())
-                picture = view.render(
-                    self._sent(), _since(self._before, _books(stats)), self._live, stats, fleet
-                )
+                change = _since(self._before, _books(stats))
                 if live is not None:
-                    live.update(picture, refresh=True)
+                    live.update(view.render(self._sent(), change, self._live, stats, fleet), refresh=True)
                 elif beat % 5 == 0:
-                    change = _since(self._before, _books(stats))
                     console.print(view.line(self._sent(), change, self._live, fleet), soft_wrap=True)
                 beat += 1
                 await asyncio.wait([simulation], timeout=1.0)

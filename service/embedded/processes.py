@@ -67,8 +67,8 @@ class Child:
         self._command = command
         self._log_file = log_file
         # Without our own supervisor's socket: a child that is ready does not make all of us ready.
-        own = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-        self._environment = own if environment is None else environment
+        ours = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        self._environment = ours | (environment or {})
         self._account = account
         self._grace_s = grace_s
         self._process: asyncio.subprocess.Process | None = None

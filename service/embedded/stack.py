@@ -150,7 +150,6 @@ class Stack:
     async def _start_service(self) -> None:
         self._say("starting the HTTP service and the MQTT worker")
         environment = {
-            **{name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
             PREFIX + "DATABASE_URL": self.running.service_database,
             PREFIX + "MIGRATE_DATABASE_URL": "",
             PREFIX + "MQTT_URL": self.running.mqtt,

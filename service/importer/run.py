@@ -66,7 +66,7 @@ async def import_file(
     `on_rejected` gets each refused line in the order of the file. Raises ImportFileError when the file
     cannot be read (on): what came before is stored, and importing it again is safe.
     """
-    rule = TimeRule(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400.0)
+    rule = TimeRule.of(settings)
     if options.dry_run:
         return await import_through(_store_nothing, options, rule, on_progress, on_rejected)
     await _check_database(settings)

@@ -16,7 +16,7 @@ import msgspec
 from service.ingest.explain import explain
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.shapes import METER, SHAPES, UNREADABLE, VEHICLE, Shape
-from service.readings import Kind, MeterReading, Reading, TimeRule
+from service.readings import Kind, Reading, TimeRule, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"
 _OBJECT, _ARRAY = 0x7B, 0x5B
@@ -181,7 +181,7 @@ def _out_of_time(reading: Reading, part: bytes, index: int, latest: datetime) ->
         if ahead
         else '"timestamp" is older than what is kept',
         field="timestamp",
-        kind="meter" if isinstance(reading, MeterReading) else "vehicle",
+        kind=kind_of(reading),
         device_id=reading.device_id,
         raw=part,
     )

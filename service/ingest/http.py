@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-import msgspec
 from litestar import Request, Response, Router, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter, SkipValidation
@@ -20,7 +19,8 @@ from service.ingest.transaction import DAYS_MAX
 from service.readings import Kind, TimeRule
 from service.settings import Settings
 from service.web import parameters
-from service.web.problems import JSON, Problem, unavailable
+from service.web.answers import answer
+from service.web.problems import Problem, unavailable
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -37,9 +37,7 @@ class Intake(NamedTuple):
         """Read, decode, store and answer. `shape` is what the route takes: one, batch, or any."""
         all_or_nothing = parameters.flag("atomic", atomic)
         body, is_lines = await read_body(request, self.settings.http_max_decoded_bytes)
-        rule = TimeRule(
-            ahead_s=self.settings.clock_ahead_s, behind_s=self.settings.raw_retention_days * 86_400
-        )
+        rule = TimeRule.of(self.settings)
         limit = self.settings.http_max_readings
         if is_lines:
             decoded = decode_lines(body, rule, kind=kind, max_readings=limit)
@@ -80,8 +78,8 @@ class Intake(NamedTuple):
             raise refusal(decoded, rejections)
         counts = {"accepted": outcome.accepted, "duplicates": outcome.duplicates}
         if decoded.single:
-            return _answer(201, counts)
-        return _answer(200, {**counts, "rejected": [_rejected(rejection) for rejection in rejections]})
+            return answer(counts, 201)
+        return answer({**counts, "rejected": [_rejected(rejection) for rejection in rejections]})
 
     async def _keep_refused(self, decoded: Decoded, origin: str, *, atomic: bool) -> None:
         """Store a payload that is nothing but refusals as dead letters, if that can be done right now."""
@@ -140,10 +138,6 @@ def _rejected(rejection: Rejection) -> dict[str, Any]:
         "code": rejection.code,
         "message": rejection.message,
     }
-
-
-def _answer(status: int, body: dict[str, Any]) -> Response[bytes]:
-    return Response(content=msgspec.json.encode(body), status_code=status, media_type=JSON)
 
 
 # We made it: nothing to validate on each request.

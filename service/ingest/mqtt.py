@@ -53,7 +53,7 @@ class Consumer:
         self._settings = settings
         self._pipeline = pipeline
         self._address = BrokerAddress.from_url(settings.mqtt_url)
-        self._rule = TimeRule(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400)
+        self._rule = TimeRule.of(settings)
         # Set while the broker delivers to us.
         self.connected = asyncio.Event()
         self._filter = f"$share/{settings.mqtt_share}/{TOPIC_FILTER}" if settings.mqtt_share else TOPIC_FILTER

@@ -6,7 +6,7 @@ from psycopg import errors
 
 from service.ingest.decode import raw_part
 from service.ingest.outcome import Decoded, Rejection
-from service.readings import MeterReading
+from service.readings import kind_of
 
 
 def conflict(decoded: Decoded, place: int) -> Rejection:
@@ -29,7 +29,7 @@ def _refusal(decoded: Decoded, place: int, code: str, message: str, field: str |
         code=code,
         message=message,
         field=field,
-        kind="meter" if isinstance(reading, MeterReading) else "vehicle",
+        kind=kind_of(reading),
         device_id=reading.device_id,
         raw=raw_part(decoded, index),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString, NamedTuple
 
-from service.readings import Kind, MeterReading, Reading, VehicleReading
+from service.readings import Kind, MeterReading, VehicleReading
 from service.sql import query
 
 
@@ -88,8 +88,3 @@ VEHICLE: Final = Stream(
     compare=query("compare_vehicle_readings"),
     upsert_state=query("upsert_vehicle_state"),
 )
-
-
-def stream_of(reading: Reading) -> Stream:
-    """Give the stream that a reading belongs to."""
-    return METER if isinstance(reading, MeterReading) else VEHICLE

@@ -17,7 +17,7 @@ from service.ingest.buffer import Submission
 from service.ingest.outcome import Outcome, Rejection
 from service.ingest.refusals import conflict
 from service.ingest.streams import METER, VEHICLE, Stream
-from service.readings import MeterReading, Reading
+from service.readings import Kind, Reading, kind_of
 from service.sql import query
 
 # Each new day is a chunk with some locks: this many fit the lock table of any server.
@@ -92,9 +92,9 @@ def _key(entry: Entry) -> tuple[str, Any]:
 
 def sort_entries(entries: list[Entry]) -> list[Sorted]:
     """Split by stream and sort by key: meters before vehicles, so that two writers never deadlock."""
-    parts: dict[str, list[Entry]] = {"meter": [], "vehicle": []}
+    parts: dict[Kind, list[Entry]] = {"meter": [], "vehicle": []}
     for entry in entries:
-        parts["meter" if isinstance(entry.reading, MeterReading) else "vehicle"].append(entry)
+        parts[kind_of(entry.reading)].append(entry)
     result = []
     for stream in (METER, VEHICLE):
         first: list[Entry] = []
@@ -242,9 +242,7 @@ def _letter_columns(letters: list[tuple[Submission, Rejection]]) -> dict[str, li
     }
 
 
-def outcomes(
-    batch: list[Submission], written: list[Written], failed: list[Failed] | None = None
-) -> list[Outcome]:
+def outcomes(batch: list[Submission], written: list[Written], failed: list[Failed]) -> list[Outcome]:
     """Say for each submission of a batch what the commit did with it, in the order of the batch."""
     duplicates: dict[int, int] = {}
     refused: dict[int, list[Rejection]] = {}
@@ -252,7 +250,7 @@ def outcomes(
         for entry in part.duplicates:
             duplicates[id(entry.submission)] = duplicates.get(id(entry.submission), 0) + 1
     conflicts = [refusal for part in written for refusal in part.conflicts]
-    for entry, rejection in conflicts + (failed or []):
+    for entry, rejection in conflicts + failed:
         refused.setdefault(id(entry.submission), []).append(rejection)
     result = []
     for submission in batch:

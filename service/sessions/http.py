@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Request, Response, Router, get, patch, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service.sessions import openapi
-from service.sessions.store import NewSession, Session, SessionChange, Sessions
+from service.sessions.store import NewSession, SessionChange, Sessions
 from service.web import parameters
+from service.web.answers import answer
 from service.web.bodies import decode_body
-from service.web.problems import JSON
 
 AnyRequest = Request[Any, Any, Any]
 # We made it: nothing to validate on each request.
@@ -21,15 +20,11 @@ InjectedSessions = NamedDependency[SkipValidation[Sessions]]
 _LIMIT_MAX = 1000
 
 
-def _answer(session: Session, status: int = 200) -> Response[bytes]:
-    return Response(content=msgspec.json.encode(session), status_code=status, media_type=JSON)
-
-
 @post("/v1/sessions", operation_class=openapi.ADD, summary="Start a session, or store a finished one")
 async def add_session(request: AnyRequest, sessions: InjectedSessions) -> Response[bytes]:
     """Store {"vehicleId", "meterId", "startedAt", "endedAt" (null while open), "sessionId" (optional)}."""
     session, new = await sessions.add(decode_body(await request.body(), NewSession))
-    return _answer(session, 201 if new else 200)
+    return answer(session, 201 if new else 200)
 
 
 @get("/v1/sessions", operation_class=openapi.LIST, summary="Sessions, newest first")
@@ -62,7 +57,7 @@ async def list_sessions(
         }
     )
     following = found[-1].session_id if len(found) == page["page_size"] else None
-    return Response(content=msgspec.json.encode({"sessions": found, "next": following}), media_type=JSON)
+    return answer({"sessions": found, "next": following})
 
 
 @patch("/v1/sessions/{sessionId:str}", operation_class=openapi.CHANGE, summary="End or correct a session")
@@ -73,7 +68,7 @@ async def change_session(
 ) -> Response[bytes]:
     """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
     change = decode_body(await request.body(), SessionChange)
-    return _answer(await sessions.change(parameters.device("sessionId", session_id), change))
+    return answer(await sessions.change(parameters.device("sessionId", session_id), change))
 
 
 def router(sessions: Sessions) -> Router:

@@ -7,15 +7,13 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from psycopg import AsyncConnection, errors
-from psycopg_pool import AsyncConnectionPool
+from psycopg import errors
 
-from service.db import fetch_all
+from service.db import ReadPool, fetch_all
 from service.readings import DeviceId, Timestamp
 from service.sql import query
 from service.web.problems import Problem
 
-Pool = AsyncConnectionPool[AsyncConnection[dict[str, Any]]]
 SessionId = Annotated[DeviceId, Meta(description="1 to 64 characters of A-Z a-z 0-9 . _ : -")]
 
 
@@ -56,7 +54,7 @@ class SessionChange(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 class Sessions(NamedTuple):
     """Charging sessions over a pool of connections."""
 
-    pool: Pool
+    pool: ReadPool
 
     async def add(self, new: NewSession) -> tuple[Session, bool]:
         """Store a session; give it and whether it is new: the same session sent twice is no mistake.

@@ -26,7 +26,7 @@ from gmqtt.storage import PersistentStorage
 
 from service.broker import BrokerAddress, may_pass
 from service.errors import FleetwattError
-from service.readings import MeterReading, Reading
+from service.readings import Reading, kind_of
 from service.simulator.progress import Progress
 from service.simulator.sender import FIRST_PAUSE_S, Idle, next_pause_s
 
@@ -240,7 +240,7 @@ class MqttSender:
         """Publish readings, each device always over the same connection, so that they keep their order."""
         for reading in readings:
             device_id = reading.device_id
-            kind = "meter" if isinstance(reading, MeterReading) else "vehicle"
+            kind = kind_of(reading)
             link = self._links[crc32(device_id.encode()) % len(self._links)]
             await link.publish(f"telemetry/{kind}/{device_id}", self._encode(reading))
 

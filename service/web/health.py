@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from litestar import MediaType, Response, Router, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import SkipValidation
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
+from service.web.answers import answer, rfc3339
 from service.web.apidocs import DATABASE_AWAY, STRING, TIME, an_object, json_answer, operation
-from service.web.problems import JSON, unavailable
+from service.web.problems import unavailable
 
 # Raises when the process cannot do its work right now.
 Check = Callable[[], Awaitable[None]]
@@ -36,26 +36,22 @@ _READY = operation(
 def _body() -> dict[str, Any]:
     return {
         "status": "ok",
-        "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "timestamp": rfc3339(datetime.now(UTC)),
         "service": "fleetwatt",
         "version": __version__,
     }
 
 
-def _answer() -> Response[bytes]:
-    return Response(content=msgspec.json.encode(_body()), media_type=JSON)
-
-
 @get("/health", operation_class=_ALIVE, summary="Alive, and which version")
 async def health() -> Response[bytes]:
     """Tell that the process answers."""
-    return _answer()
+    return answer(_body())
 
 
 @get("/health/live", operation_class=_ALIVE, summary="Liveness probe")
 async def live() -> Response[bytes]:
     """Tell that the process answers; a failure means: restart it."""
-    return _answer()
+    return answer(_body())
 
 
 @get("/health/ready", operation_class=_READY, summary="Readiness probe")
@@ -65,7 +61,7 @@ async def ready(check: InjectedCheck) -> Response[bytes]:
         await check()
     except Exception as error:
         raise unavailable("the database does not answer") from error
-    return _answer()
+    return answer(_body())
 
 
 @get("/metrics", summary="Metrics for Prometheus", media_type=MediaType.TEXT)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from litestar import MediaType, Request, Response
+from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
@@ -106,5 +106,3 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     HTTPException: _of_http,
     Exception: _of_any,
 }
-
-JSON: Final = MediaType.JSON

@@ -35,7 +35,7 @@ check: _venv
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
     {{ bin }}/sqlfluff lint sql/migrations sql/repeatable sql/queries
-    {{ bin }}/squawk sql/migrations/*.sql
+    {{ bin }}/squawk sql/migrations/*.sql sql/migrations/*/*.sql
 
 # Format Python and SQL in place
 format: _venv

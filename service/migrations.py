@@ -29,10 +29,22 @@ def _config(connection: sqlalchemy.Connection | None = None) -> Config:
     return config
 
 
-def run_file(revision: str) -> None:
-    """Run the SQL file of a revision, whole and unparsed, on Alembic's connection."""
-    [file] = paths.SQL.glob(f"migrations/{revision}_*.sql")
+def run_file(revision: str, *, of_edition: bool = False) -> None:
+    """Run the SQL file of a revision, whole and unparsed, on Alembic's connection.
+
+    With `of_edition`, run the one for the edition of TimescaleDB that is there.
+    """
+    folder = paths.SQL / "migrations"
+    if of_edition:
+        folder /= _edition(op.get_bind())
+    [file] = folder.glob(f"{revision}_*.sql")
     _run_script(op.get_bind(), file.read_text())
+
+
+def _edition(connection: sqlalchemy.Connection) -> str:
+    """Tell which folder holds what differs: community has continuous aggregates and jobs, apache has not."""
+    licence = connection.exec_driver_sql("show timescaledb.license").scalar_one()
+    return "apache" if licence == "apache" else "community"
 
 
 def _run_script(connection: sqlalchemy.Connection, script: str) -> None:
@@ -74,7 +86,12 @@ def migrate(url: str) -> tuple[str | None, str]:
 
 
 def _apply_repeatable(connection: sqlalchemy.Connection) -> None:
-    """Re-create views, functions and procedures, in the order of their file names, as the owner."""
+    """Re-create views, functions and procedures, in the order of their file names, as the owner.
+
+    Of two files with one name, the edition's own comes first: the other one says what is the same for both.
+    """
     _run_script(connection, "set local role fleetwatt_owner")
-    for file in sorted(paths.SQL.glob("repeatable/*.sql")):
+    folder = paths.SQL / "repeatable"
+    files = [*(folder / _edition(connection)).glob("*.sql"), *folder.glob("*.sql")]
+    for file in sorted(files, key=lambda file: file.name):
         _run_script(connection, file.read_text())

@@ -12,67 +12,931 @@ ALTER SCHEMA bi OWNER TO fleetwatt_owner;
 
 COMMENT ON SCHEMA bi IS 'Stable, documented views for BI tools; the only schema that the role fleetwatt_bi can see';
 
-CREATE FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, battery_temp_sum double precision, meter_readings bigint, vehicle_readings bigint)
+CREATE TYPE public.session_verdict AS (
+	verdict text,
+	code text,
+	field text,
+	message text,
+	ended_session text
+);
+
+ALTER TYPE public.session_verdict OWNER TO fleetwatt_owner;
+
+COMMENT ON TYPE public.session_verdict IS 'What became of a message: stored, duplicate, waits, or refused and why; and the session that an end closed';
+
+CREATE FUNCTION public.apply_settings(names text[], setting_values double precision[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    insert into engine_setting as s (name, value)
+    select t.name, t.value
+    from unnest(names, setting_values) as t (name, value)
+    order by t.name
+    on conflict (name) do update set value = excluded.value, updated_at = now()
+    where s.value is distinct from excluded.value
+$$;
+
+ALTER FUNCTION public.apply_settings(names text[], setting_values double precision[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) IS 'Hands the settings of the service to the database; what is the same stays untouched';
+
+CREATE FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) RETURNS TABLE(outcome text, session_id text, vehicle_id text, meter_id text, started_at timestamp with time zone, ended_at timestamp with time zone)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    moment timestamptz;
+    kept charging_session;
+    late charging_session;
+    changed bigint;
+begin
+    -- One assignment of a vehicle at a time; the moment of "now" is that of its turn.
+    perform pg_advisory_xact_lock(hashtextextended('vehicle ' || wanted_vehicle, 0));
+    perform set_config('fleetwatt.source', 'standing assignment', true);
+    moment := coalesce(assigned_from, clock_timestamp());
+
+    perform from charging_session as s
+    where s.vehicle_id = wanted_vehicle and upper_inf(s.during)
+    order by s.meter_id
+    for update;
+
+    select s.* into kept from charging_session as s
+    where s.vehicle_id = wanted_vehicle and upper_inf(s.during) and s.meter_id = wanted_meter;
+
+    -- What is kept may have started before, but not later than it was asked for.
+    select s.* into late from charging_session as s
+    where
+        s.vehicle_id = wanted_vehicle
+        and upper_inf(s.during)
+        and case
+            when s.meter_id = wanted_meter then lower(s.during) > assigned_from
+            else lower(s.during) >= moment
+        end
+    order by s.during
+    limit 1;
+    if found then
+        return query select 'started_later', late.session_id, late.vehicle_id, late.meter_id,
+            lower(late.during), upper(late.during);
+        return;
+    end if;
+
+    update charging_session as s
+    set during = tstzrange(lower(s.during), moment, '[)'), updated_at = now()
+    where s.vehicle_id = wanted_vehicle and upper_inf(s.during) and s.meter_id is distinct from wanted_meter;
+    get diagnostics changed = row_count;
+
+    if wanted_meter is null then
+        return query select
+            case
+                when changed > 0 then 'ended'
+                when
+                    exists (select from charging_session as s where s.vehicle_id = wanted_vehicle)
+                    or exists (select from vehicle_state as v where v.vehicle_id = wanted_vehicle)
+                    then 'unchanged'
+                else 'unknown'
+            end,
+            null::text, wanted_vehicle, null::text, null::timestamptz, null::timestamptz;
+        return;
+    end if;
+    if kept.session_id is not null then
+        return query select case when changed > 0 then 'ended' else 'unchanged' end,
+            kept.session_id, kept.vehicle_id, kept.meter_id, lower(kept.during), upper(kept.during);
+        return;
+    end if;
+
+    -- Unlike a plain insert, this never deadlocks with another one that wants the meter.
+    return query insert into charging_session as s (vehicle_id, meter_id, during)
+    values (wanted_vehicle, wanted_meter, tstzrange(moment, null, '[)'))
+    on conflict do nothing
+    returning 'assigned', s.session_id, s.vehicle_id, s.meter_id, lower(s.during), upper(s.during);
+    if not found then
+        raise exception 'meter % is taken', wanted_meter using errcode = 'exclusion_violation';
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) IS 'Ends the open sessions of a vehicle at a moment (now, if null) and opens one on a meter (none, if null)';
+
+CREATE FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text DEFAULT NULL::text) RETURNS TABLE(place integer, vehicle_id text, meter_id text, kwh double precision, readings bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    rolled record;
+begin
+    select r.* into rolled from rolled_up('meter', edges) as r;
+    return query
+    select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
+    from charging_session as s
+    cross join lateral meter_energy(s.meter_id, s.during * span, rolled.days, rolled.hours, edges) as e
+    where s.during && span and (wanted_vehicle is null or s.vehicle_id = wanted_vehicle)
+    group by 1, 2, 3;
+end
+$$;
+
+ALTER FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
+
+CREATE FUNCTION public.close_hours() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    perform pg_advisory_xact_lock(1718383735, 1);
+    update rollup_progress
+    set logging_from = settled.until
+    from (
+        select time_bucket('1 hour', now() - setting('rollup_settle_s', 120) * interval '1 second') as until
+    ) as settled
+    where rollup_progress.logging_from < settled.until;
+end
+$$;
+
+ALTER FUNCTION public.close_hours() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.close_hours() IS 'First step of refresh_rollups: from here on, writers log what they add to finished hours';
+
+CREATE FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) RETURNS tstzmultirange
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce(range_agg(tstzrange(bins.first, bins.first + width)), '{}')
+    from unnest(edges) as e (edge)
+    cross join lateral date_bin(width, e.edge, '2000-01-01 00:00+00') as bins (first)
+    where bins.first < e.edge
+$$;
+
+ALTER FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) IS 'The hours or days (UTC, by the width) that have one of the edges strictly inside';
+
+CREATE FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) RETURNS TABLE(place integer, kwh double precision, readings bigint, battery_temp_sum double precision, battery_temp_min double precision, battery_temp_max double precision, soc_min double precision, soc_max double precision, soc_first double precision, soc_last double precision)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    rolled record;
+begin
+    select r.* into rolled from rolled_up('vehicle', edges) as r;
+    return query
+    select
+        e.place, e.kwh, e.readings, e.battery_temp_sum, e.battery_temp_min, e.battery_temp_max,
+        e.soc_min, e.soc_max, e.soc_first, e.soc_last
+    from vehicle_energy(wanted_vehicle, span, rolled.days, rolled.hours, edges) as e;
+end
+$$;
+
+ALTER FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) IS 'DC energy (kWh), battery temperature and SoC that a vehicle reported, by window';
+
+CREATE FUNCTION public.expire_session_messages(longest interval) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    waiting_meter text;
+    waiting session_message;
+    taken_by text;
+    given_up bigint := 0;
+begin
+    perform set_config('fleetwatt.source', 'mqtt', true);
+    for waiting_meter in
+        select distinct m.meter_id from session_message as m where m.ended_session is null order by m.meter_id
+    loop
+        continue when not pg_try_advisory_xact_lock(hashtextextended('meter ' || waiting_meter, 0));
+        perform settle_session_messages(waiting_meter);
+        for waiting in
+            delete from session_message as m
+            where m.meter_id = waiting_meter and m.ended_session is null and m.received_at < now() - longest
+            returning m.*
+        loop
+            given_up := given_up + 1;
+            select s.session_id into taken_by from charging_session as s
+            where s.meter_id = waiting_meter and s.during && tstzrange(waiting.started_at, waiting.ended_at, '[)')
+            order by s.during
+            limit 1;
+            if waiting.started_at is null then
+                perform refuse_session_message(
+                    waiting, 'no_open_session', 'endedAt',
+                    'no session that this could end was open then, and no start of one came in time'
+                );
+            else
+                perform refuse_session_message(
+                    waiting, 'session_overlap', 'meterId',
+                    format('the meter is taken in that time by session %s', coalesce(taken_by, 'unknown'))
+                );
+            end if;
+        end loop;
+    end loop;
+    delete from session_message as m where m.ended_session is not null and m.received_at < now() - longest;
+    return given_up;
+end
+$$;
+
+ALTER FUNCTION public.expire_session_messages(longest interval) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.expire_session_messages(longest interval) IS 'Uses waiting messages that fit by now, makes dead letters of those that waited too long; gives how many';
+
+CREATE FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    delete from rollup_stale where stale_id = any(seen);
+    update rollup_progress as p
+    set
+        refreshed_until = greatest(p.refreshed_until, hour_to),
+        refreshed_hours = p.refreshed_hours + extract(epoch from hour_to - hour_from)::bigint / 3600 - kept,
+        kept_hours = p.kept_hours + kept
+    where p.stream = wanted;
+end
+$$;
+
+ALTER FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) IS 'Last step of a run of refresh_rollups: settles the log rows that it saw and moves refreshed_until';
+
+CREATE FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) RETURNS public.session_verdict
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    target charging_session;
+begin
+    if wanted_session is not null then
+        select * into target from charging_session where session_id = wanted_session for update;
+    else
+        select * into target from charging_session
+        where meter_id = wanted_meter and during @> (moment - interval '1 microsecond')
+        for update;
+    end if;
+    if target.session_id is null then
+        return row ('waits', null, null, null, null);
+    elsif upper(target.during) = moment and target.meter_id = wanted_meter then
+        return row ('duplicate', null, null, null, null);
+    end if;
+    if wanted_session is not null then
+        -- Delivered again after a correction: the trail knows.
+        if exists (
+            select from session_change
+            where session_id = wanted_session and meter_after = wanted_meter and ended_after = moment
+        ) then
+            return row ('duplicate', null, null, null, null);
+        elsif target.meter_id <> wanted_meter then
+            return row (
+                'refused', 'id_mismatch', 'sessionId',
+                format('session %s is on meter %s', wanted_session, target.meter_id), null
+            );
+        elsif moment <= lower(target.during) then
+            return row (
+                'refused', 'out_of_range', 'endedAt', '"endedAt" must lie after the start of the session', null
+            );
+        elsif not upper_inf(target.during) and not session_end_is_a_guess(target) then
+            return row (
+                'refused', 'session_ended', 'endedAt',
+                format('session %s ended at another time: correct it with PATCH', wanted_session), null
+            );
+        end if;
+    elsif not session_takes_any_end(target) then
+        return row ('waits', null, null, null, null);
+    end if;
+    begin
+        update charging_session set during = tstzrange(lower(during), moment, '[)'), updated_at = now()
+        where session_id = target.session_id;
+    exception when exclusion_violation then
+        -- A better end, but later than the guess: another session is in between, for now.
+        return row ('waits', null, null, null, null);
+    end;
+    update session_message set ended_session = null
+    where meter_id = target.meter_id and ended_session = target.session_id and ended_at = upper(target.during);
+    return row ('stored', null, null, null, target.session_id);
+end
+$$;
+
+ALTER FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) IS 'Ends the session that is named, or that was open just before the moment; says what became of it';
+
+CREATE TABLE public.session_message (
+    message_id bigint NOT NULL,
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    session_id text COLLATE pg_catalog."C",
+    vehicle_id text COLLATE pg_catalog."C",
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    ended_session text COLLATE pg_catalog."C",
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    origin text NOT NULL,
+    raw bytea NOT NULL,
+    raw_size bigint NOT NULL,
+    CONSTRAINT session_message_is_a_start_or_an_end CHECK ((((vehicle_id IS NULL) = (started_at IS NULL)) AND ((started_at IS NOT NULL) OR (ended_at IS NOT NULL))))
+);
+
+ALTER TABLE public.session_message OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.session_message IS 'MQTT messages about sessions that wait for others, and ends that were matched by time, for a while';
+
+COMMENT ON COLUMN public.session_message.message_id IS 'Running number';
+
+COMMENT ON COLUMN public.session_message.meter_id IS 'The meter, from the topic';
+
+COMMENT ON COLUMN public.session_message.session_id IS 'The session; null for an end that names none';
+
+COMMENT ON COLUMN public.session_message.vehicle_id IS 'The vehicle of a start; null for an end';
+
+COMMENT ON COLUMN public.session_message.started_at IS 'When the session started; null for an end';
+
+COMMENT ON COLUMN public.session_message.ended_at IS 'When the session ended; null for a start';
+
+COMMENT ON COLUMN public.session_message.ended_session IS 'The session that this end closed; null while the message waits';
+
+COMMENT ON COLUMN public.session_message.received_at IS 'When it was received';
+
+COMMENT ON COLUMN public.session_message.origin IS 'Where it came from: mqtt:<topic>';
+
+COMMENT ON COLUMN public.session_message.raw IS 'The payload as it was received, cut off at FLEETWATT_DEAD_LETTER_MAX_BYTES';
+
+COMMENT ON COLUMN public.session_message.raw_size IS 'Size of the whole payload in bytes, also where raw was cut off';
+
+CREATE FUNCTION public.fit_session_message(message public.session_message) RETURNS public.session_verdict
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select case
+        when message.started_at is null
+            then fit_session_end(message.meter_id, message.session_id, message.ended_at)
+        else fit_session_start(
+            message.meter_id, message.session_id, message.vehicle_id, message.started_at, message.ended_at
+        )
+    end
+$$;
+
+ALTER FUNCTION public.fit_session_message(message public.session_message) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fit_session_message(message public.session_message) IS 'Uses a message about a session, if it fits by now; says what became of it';
+
+CREATE FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) RETURNS public.session_verdict
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    known charging_session;
+    waiting session_message;
+begin
+    select * into known from charging_session where session_id = wanted_session for update;
+    if found then
+        if (known.vehicle_id, known.meter_id, lower(known.during)) = (wanted_vehicle, wanted_meter, moment) then
+            if finish is null then
+                return row ('duplicate', null, null, null, null);
+            end if;
+            return fit_session_end(wanted_meter, wanted_session, finish);
+        end if;
+        -- Delivered again after a correction: the trail knows.
+        if exists (
+            select from session_change as c
+            where
+                c.session_id = wanted_session
+                and (c.vehicle_after, c.meter_after, c.started_after) = (wanted_vehicle, wanted_meter, moment)
+                and (finish is null or c.ended_after = finish)
+        ) then
+            return row ('duplicate', null, null, null, null);
+        end if;
+        return row (
+            'refused', 'session_exists', 'sessionId',
+            format('session %s exists with other values: change it with PATCH', wanted_session), null
+        );
+    end if;
+    if finish is null then
+        select m.* into waiting from session_message as m
+        where
+            m.meter_id = wanted_meter
+            and m.started_at is null
+            and m.ended_session is null
+            and m.ended_at > moment
+            and (m.session_id = wanted_session or m.session_id is null)
+        order by m.session_id nulls last, m.ended_at
+        limit 1;
+    end if;
+    -- Unlike a plain insert, this never deadlocks with another one that wants the meter.
+    insert into charging_session (session_id, vehicle_id, meter_id, during)
+    values (
+        wanted_session, wanted_vehicle, wanted_meter,
+        tstzrange(moment, coalesce(finish, waiting.ended_at), '[)')
+    )
+    on conflict do nothing;
+    if not found then
+        return row ('waits', null, null, null, null);
+    end if;
+    update session_message set ended_session = wanted_session where message_id = waiting.message_id;
+    return row ('stored', null, null, null, null);
+end
+$$;
+
+ALTER FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) IS 'Stores a session that starts at a moment, with its end if that is known or waits; says what became of it';
+
+CREATE FUNCTION public.fleet_delivered(edges timestamp with time zone[]) RETURNS TABLE(place integer, vehicle_id text, kwh double precision, readings bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    parts record;
+begin
+    select w.* into parts
+    from rolled_up('vehicle', edges) as r
+    cross join lateral split_window(span, r.days, r.hours) as w;
+    return query
+    select e.place, e.vehicle_id, sum(e.kwh), sum(e.readings)::bigint
+    from (
+        select width_bucket(d.day, edges) as place, d.vehicle_id, d.kwh_dc as kwh, d.readings
+        from vehicle_daily_stored as d
+        where d.day <@ parts.days and d.day >= lower(parts.days) and d.day < upper(parts.days)
+        union all
+        select width_bucket(h.hour, edges), h.vehicle_id, h.kwh_dc, h.readings
+        from vehicle_hourly_stored as h
+        where h.hour <@ parts.hours and h.hour >= lower(parts.hours) and h.hour < upper(parts.hours)
+        union all
+        select width_bucket(r.recorded_at, edges), r.vehicle_id, r.kwh_delivered_dc, 1
+        from unnest(parts.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
+            from vehicle_reading as s
+            where
+                s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= lower(parts.rest) and s.recorded_at < upper(parts.rest)
+            offset 0
+        ) as r
+    ) as e
+    group by 1, 2;
+end
+$$;
+
+ALTER FUNCTION public.fleet_delivered(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) IS 'DC energy (kWh) that each vehicle reported, by window';
+
+CREATE FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public'
     AS $$
-    with billed as (
-        select
-            coalesce(sum(drawn.kwh), 0) as kwh,
-            coalesce(sum(drawn.readings), 0)::bigint as readings
-        from charging_session as s
-        cross join lateral (
-            select
-                sum(r.kwh_consumed_ac) as kwh,
-                count(*) as readings
-            from meter_reading as r
-            where
-                r.meter_id = s.meter_id
-                and r.recorded_at >= greatest(lower(s.during), window_from)
-                and r.recorded_at < least(coalesce(upper(s.during), 'infinity'), window_to)
-                and r.recorded_at >= window_from
-                and r.recorded_at < window_to
-        ) as drawn
-        where
-            s.vehicle_id = wanted_vehicle
-            and s.during && tstzrange(window_from, window_to)
-    ),
+    select
+        coalesce(b.vehicle_id, d.vehicle_id),
+        coalesce(b.kwh, 0),
+        coalesce(b.readings, 0),
+        coalesce(d.kwh, 0),
+        coalesce(d.readings, 0)
+    from (
+        select vehicle_id, sum(kwh) as kwh, sum(readings)::bigint as readings
+        from billed(array[window_from, window_to])
+        group by vehicle_id
+    ) as b
+    full join fleet_delivered(array[window_from, window_to]) as d on b.vehicle_id = d.vehicle_id
+$$;
 
-    arrived as (
+ALTER FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) IS 'vehicle_performance of every vehicle that drew or reported something in [from, to)';
+
+CREATE FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS SETOF timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+begin
+    if wanted = 'meter' then
+        return query
+        select distinct s.hour
+        from meter_hourly_stored as s
+        left join (
+            select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+            from meter_reading as r
+            where r.recorded_at >= hour_from and r.recorded_at < hour_to
+            group by 1, 2
+        ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
+        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
+    else
+        return query
+        select distinct s.hour
+        from vehicle_hourly_stored as s
+        left join (
+            select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+            from vehicle_reading as r
+            where r.recorded_at >= hour_from and r.recorded_at < hour_to
+            group by 1, 2
+        ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
+        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Rolled-up hours in [from, to) of which raw rows have been dropped since';
+
+CREATE FUNCTION public.log_session_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    did text;
+begin
+    if tg_op = 'INSERT' then
+        did := case when upper_inf(new.during) then 'started' else 'recorded' end;
+    elsif tg_op = 'DELETE' then
+        did := 'deleted';
+    elsif
+        (old.vehicle_id, old.meter_id, old.during) is not distinct from (new.vehicle_id, new.meter_id, new.during)
+    then
+        return null;
+    elsif
+        (old.vehicle_id, old.meter_id, lower(old.during))
+        is distinct from (new.vehicle_id, new.meter_id, lower(new.during))
+    then
+        did := 'corrected';
+    elsif upper_inf(old.during) then
+        did := 'ended';
+    elsif upper_inf(new.during) then
+        did := 'reopened';
+    else
+        did := 'corrected';
+    end if;
+    insert into session_change (
+        session_id, action, source,
+        vehicle_before, meter_before, started_before, ended_before,
+        vehicle_after, meter_after, started_after, ended_after
+    )
+    values (
+        coalesce(new.session_id, old.session_id), did,
+        coalesce(nullif(current_setting('fleetwatt.source', true), ''), 'sql'),
+        old.vehicle_id, old.meter_id, lower(old.during), upper(old.during),
+        new.vehicle_id, new.meter_id, lower(new.during), upper(new.during)
+    );
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.log_session_change() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.log_session_change() IS 'Trigger: writes each change of a charging session to session_change, with the source that fleetwatt.source names';
+
+CREATE FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    perform pg_advisory_xact_lock_shared(1718383735, 1);
+    -- A statement of its own: its snapshot is taken when the lock is held.
+    insert into rollup_stale (stream, hour)
+    select t.stream, t.hour
+    from unnest(streams, hours) as t (stream, hour)
+    inner join rollup_progress as p on t.stream = p.stream
+    where t.hour < p.logging_from;
+end
+$$;
+
+ALTER FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) IS 'Last step of an ingest transaction: logs the touched hours that may be rolled up already';
+
+CREATE PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone)
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform public.store_rollup(wanted, hour_from, hour_to);
+end
+$$;
+
+ALTER PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) IS 'Rolls up the hours [from, to) of a stream, in the transaction of its caller; a step of refresh_rollups';
+
+CREATE FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh double precision, readings bigint)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select e.place, e.kwh, e.readings
+    from public.split_window(asked, rolled_days, rolled_hours) as w
+    cross join lateral (
+        select width_bucket(d.day, edges) as place, sum(d.kwh_ac) as kwh, sum(d.readings)::bigint as readings
+        from unnest(w.days) as part (span)
+        cross join lateral (
+            select s.day, s.kwh_ac, s.readings
+            from public.meter_daily_stored as s
+            where s.meter_id = wanted_meter and s.day >= lower(part.span) and s.day < upper(part.span)
+            offset 0
+        ) as d
+        group by 1
+        union all
+        select width_bucket(h.hour, edges), sum(h.kwh_ac), sum(h.readings)::bigint
+        from unnest(w.hours) as part (span)
+        cross join lateral (
+            select s.hour, s.kwh_ac, s.readings
+            from public.meter_hourly_stored as s
+            where
+                s.meter_id = wanted_meter and s.hour >= lower(part.span) and s.hour < upper(part.span)
+                and s.hour >= edges[1] and s.hour < edges[array_upper(edges, 1)]
+            offset 0
+        ) as h
+        group by 1
+        union all
+        select width_bucket(r.recorded_at, edges), sum(r.kwh_consumed_ac), count(*)
+        from unnest(w.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.kwh_consumed_ac
+            from public.meter_reading as s
+            where
+                s.meter_id = wanted_meter
+                and s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= edges[1] and s.recorded_at < edges[array_upper(edges, 1)]
+            offset 0
+        ) as r
+        group by 1
+    ) as e
+$$;
+
+ALTER FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) IS 'AC energy (kWh) and readings of one meter in a span, window by window, from rollups where they are exact';
+
+CREATE FUNCTION public.note_refresh() RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    update rollup_progress set refreshed_at = clock_timestamp()
+$$;
+
+ALTER FUNCTION public.note_refresh() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.note_refresh() IS 'Notes that a refresh came to its end';
+
+CREATE FUNCTION public.note_refresh_failure(reason text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    update rollup_progress
+    set failures = failures + 1, failed_at = clock_timestamp(), last_error = left(reason, 1000)
+$$;
+
+ALTER FUNCTION public.note_refresh_failure(reason text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.note_refresh_failure(reason text) IS 'Notes that a refresh failed, and what it said';
+
+CREATE FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, meter_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint, connected_s double precision)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(window_from, window_to);
+    edges timestamptz[] := array[window_from, window_to];
+    meters record;
+    vehicles record;
+begin
+    select r.* into meters from rolled_up('meter', edges) as r;
+    select r.* into vehicles from rolled_up('vehicle', edges) as r;
+    return query
+    with pair as (
         select
-            coalesce(sum(r.kwh_delivered_dc), 0) as kwh,
-            sum(r.battery_temp) as battery_temp_sum,
-            count(*) as readings
-        from vehicle_reading as r
-        where
-            r.vehicle_id = wanted_vehicle
-            and r.recorded_at >= window_from
-            and r.recorded_at < window_to
+            s.vehicle_id,
+            s.meter_id,
+            range_agg(s.during * span)
+            - coalesce(
+                (
+                    select range_agg(o.during)
+                    from charging_session as o
+                    where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> s.meter_id
+                ),
+                '{}'
+            ) as connected
+        from charging_session as s
+        where s.during && span
+        group by s.vehicle_id, s.meter_id
     )
 
     select
-        billed.kwh,
-        arrived.kwh,
-        arrived.battery_temp_sum,
-        billed.readings,
-        arrived.readings
-    from billed
-    cross join arrived
+        p.vehicle_id, p.meter_id, coalesce(b.kwh, 0), coalesce(b.readings, 0),
+        coalesce(d.kwh, 0), coalesce(d.readings, 0), coalesce(c.connected_s, 0)
+    from pair as p
+    cross join lateral (
+        select sum(extract(epoch from upper(part.span) - lower(part.span)))::double precision as connected_s
+        from unnest(p.connected) as part (span)
+    ) as c
+    cross join lateral (
+        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
+        from unnest(p.connected) as part (span)
+        cross join lateral meter_energy(p.meter_id, part.span, meters.days, meters.hours, edges) as e
+    ) as b
+    cross join lateral (
+        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
+        from unnest(p.connected) as part (span)
+        cross join lateral vehicle_energy(p.vehicle_id, part.span, vehicles.days, vehicles.hours, edges) as e
+    ) as d;
+end
 $$;
 
-ALTER FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
+COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) IS 'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
 
-CREATE TABLE public.alembic_version (
-    version_num character varying(32) NOT NULL
-);
+CREATE FUNCTION public.refresh_is_scheduled() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select false
+$$;
 
-ALTER TABLE public.alembic_version OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.refresh_is_scheduled() OWNER TO fleetwatt_owner;
 
-COMMENT ON TABLE public.alembic_version IS 'Which migration this database has reached; written by Alembic';
+COMMENT ON FUNCTION public.refresh_is_scheduled() IS 'Whether the database refreshes the rollups by itself; this edition has no jobs, so the service does it';
 
-COMMENT ON COLUMN public.alembic_version.version_num IS 'Revision, the number of a file in sql/migrations';
+CREATE PROCEDURE public.refresh_rollups(IN job_id integer DEFAULT NULL::integer, IN config jsonb DEFAULT NULL::jsonb)
+    LANGUAGE plpgsql
+    AS $$
+declare
+    wanted text;
+    run record;
+begin
+    if not pg_catalog.pg_try_advisory_lock(1718383735, 2) then
+        return;
+    end if;
+    perform public.close_hours();
+    commit;
+    foreach wanted in array array['meter', 'vehicle'] loop
+        -- The first commit makes PostgreSQL fetch all runs: those of this moment.
+        for run in select * from public.rollup_work(wanted) loop
+            call public.refresh_run(wanted, run.hour_from, run.hour_to, run.stale_ids);
+        end loop;
+    end loop;
+    perform public.note_refresh();
+    commit;
+    if to_regprocedure('public.evaluate_alerts()') is not null then
+        perform public.evaluate_alerts();
+    end if;
+    commit;
+    perform pg_catalog.pg_advisory_unlock(1718383735, 2);
+end
+$$;
+
+ALTER PROCEDURE public.refresh_rollups(IN job_id integer, IN config jsonb) OWNER TO fleetwatt_owner;
+
+COMMENT ON PROCEDURE public.refresh_rollups(IN job_id integer, IN config jsonb) IS 'Rolls up finished hours and exactly the stale ones, then evaluates alerts; commits, one at a time';
+
+CREATE PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone, IN stale_ids bigint[])
+    LANGUAGE plpgsql
+    AS $$
+declare
+    kept tstzmultirange := '{}';
+    part tstzrange;
+    parts tstzrange[];
+begin
+    if pg_catalog.cardinality(stale_ids) > 0 then
+        select coalesce(pg_catalog.range_agg(pg_catalog.tstzrange(h.hour, h.hour + interval '1 hour')), '{}')
+        into kept
+        from public.hours_without_raw(wanted, hour_from, hour_to) as h (hour);
+    end if;
+    parts := array(
+        select p.span from pg_catalog.unnest(
+            pg_catalog.tstzmultirange(pg_catalog.tstzrange(hour_from, hour_to)) - kept
+        ) as p (span)
+    );
+    foreach part in array parts loop
+        call public.materialize_hours(wanted, pg_catalog.lower(part), pg_catalog.upper(part));
+    end loop;
+    perform public.finish_rollup(
+        wanted, hour_from, hour_to, stale_ids,
+        (
+            select coalesce(sum(extract(epoch from pg_catalog.upper(k.span) - pg_catalog.lower(k.span))), 0)::bigint / 3600
+            from pg_catalog.unnest(kept) as k (span)
+        )
+    );
+    commit;
+end
+$$;
+
+ALTER PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone, IN stale_ids bigint[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone, IN stale_ids bigint[]) IS 'Rolls up one run of hours and settles its log rows; commits; a step of refresh_rollups';
+
+CREATE FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    insert into dead_letter (origin, device_id, code, field, message, raw, raw_size)
+    values (refused.origin, refused.meter_id, why_code, why_field, why, refused.raw, refused.raw_size)
+$$;
+
+ALTER FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) IS 'Keeps a message about a session that cannot be used as a dead letter';
+
+CREATE FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) RETURNS TABLE(days tstzmultirange, hours tstzmultirange)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    with span as (
+        select tstzrange(edges[1], edges[array_upper(edges, 1)]) as asked
+    ),
+
+    fresh as (
+        select
+            tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span.asked)
+            - coalesce(
+                (
+                    select range_agg(tstzrange(s.hour, s.hour + interval '1 hour'))
+                    from rollup_stale as s
+                    where
+                        s.stream = wanted
+                        and s.hour > lower(span.asked) - interval '1 hour'
+                        and s.hour < upper(span.asked)
+                ),
+                '{}'
+            ) as hours
+        from rollup_progress as p
+        cross join span
+        where p.stream = wanted
+    )
+
+    select
+        fresh.hours - cut_bins(edges, interval '1 day') as days,
+        fresh.hours - cut_bins(edges, interval '1 hour') as hours
+    from fresh
+$$;
+
+ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) IS 'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
+
+CREATE FUNCTION public.rollup_work(wanted text) RETURNS TABLE(hour_from timestamp with time zone, hour_to timestamp with time zone, stale_ids bigint[])
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    with progress as (
+        select p.refreshed_until, p.logging_from
+        from rollup_progress as p
+        where p.stream = wanted
+    ),
+
+    new as (
+        select
+            greatest(d.day, progress.refreshed_until) as hour_from,
+            least(d.day + interval '24 hours', progress.logging_from) as hour_to
+        from progress
+        cross join lateral (
+            select days.day
+            from timescaledb_information.chunks as c
+            cross join lateral generate_series(
+                time_bucket('1 day', c.range_start), c.range_end - interval '1 microsecond', interval '24 hours'
+            ) as days (day)
+            where c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+            union
+            -- The day that is rolled up in part must be finished, whatever became of its raw rows.
+            select time_bucket('1 day', progress.refreshed_until)
+            where isfinite(progress.refreshed_until)
+        ) as d
+        where d.day < progress.logging_from and d.day + interval '24 hours' > progress.refreshed_until
+    ),
+
+    stale as (
+        select
+            s.hour,
+            array_agg(s.stale_id) as ids,
+            -- Hours of one day that follow each other share this value.
+            s.hour - row_number() over (order by s.hour) * interval '1 hour' as run
+        from rollup_stale as s
+        cross join progress
+        where s.stream = wanted and s.hour < progress.logging_from
+        group by s.hour
+    )
+
+    select work.hour_from, work.hour_to, work.stale_ids
+    from (
+        select 1 as place, new.hour_from, new.hour_to, '{}'::bigint[] as stale_ids
+        from new
+        union all
+        select 2, progress.logging_from, progress.logging_from, '{}'
+        from progress
+        where progress.refreshed_until < progress.logging_from
+        union all
+        select 3, min(stale.hour), max(stale.hour) + interval '1 hour', array_agg(id.stale_id)
+        from stale
+        cross join lateral unnest(stale.ids) as id (stale_id)
+        group by stale.run, time_bucket('1 day', stale.hour)
+    ) as work
+    order by work.place, work.hour_from
+$$;
+
+ALTER FUNCTION public.rollup_work(wanted text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.rollup_work(wanted text) IS 'Runs of hours [from, to) of a stream that are to be rolled up, and the log rows that each run settles';
 
 CREATE TABLE public.charging_session (
     session_id text DEFAULT (gen_random_uuid())::text NOT NULL COLLATE pg_catalog."C",
@@ -100,6 +964,371 @@ COMMENT ON COLUMN public.charging_session.during IS 'Start included, end exclude
 COMMENT ON COLUMN public.charging_session.created_at IS 'When the session became known';
 
 COMMENT ON COLUMN public.charging_session.updated_at IS 'When the session was last changed';
+
+CREATE FUNCTION public.session_end_is_a_guess(ended public.charging_session) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select exists (
+        select from session_message as m
+        where
+            m.meter_id = ended.meter_id
+            and m.ended_session = ended.session_id
+            and m.session_id is null
+            and m.ended_at = upper(ended.during)
+    )
+$$;
+
+ALTER FUNCTION public.session_end_is_a_guess(ended public.charging_session) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.session_end_is_a_guess(ended public.charging_session) IS 'Whether the end of a session came from an MQTT end that did not name the session';
+
+CREATE FUNCTION public.session_takes_any_end(target public.charging_session) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select case
+        when upper_inf(target.during) then not exists (
+            select from session_change as c
+            where c.session_id = target.session_id and c.source = 'standing assignment' and c.action = 'started'
+        )
+        else session_end_is_a_guess(target)
+    end
+$$;
+
+ALTER FUNCTION public.session_takes_any_end(target public.charging_session) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.session_takes_any_end(target public.charging_session) IS 'Whether an MQTT end that names no session may end this one';
+
+CREATE FUNCTION public.setting(wanted text, otherwise double precision) RETURNS double precision
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select coalesce((select s.value from engine_setting as s where s.name = wanted), otherwise)
+$$;
+
+ALTER FUNCTION public.setting(wanted text, otherwise double precision) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.setting(wanted text, otherwise double precision) IS 'A setting of the engine by its name, or else the value given';
+
+CREATE FUNCTION public.settle_session_messages(wanted_meter text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    waiting session_message;
+    became session_verdict;
+    progress boolean := true;
+begin
+    while progress loop
+        progress := false;
+        for waiting in
+            select m.* from session_message as m
+            where m.meter_id = wanted_meter and m.ended_session is null
+            order by coalesce(m.started_at, m.ended_at), m.message_id
+        loop
+            became := fit_session_message(waiting);
+            continue when became.verdict = 'waits';
+            if became.verdict = 'refused' then
+                perform refuse_session_message(waiting, became.code, became.field, became.message);
+            end if;
+            if became.ended_session is not null and waiting.started_at is null then
+                update session_message set ended_session = became.ended_session
+                where message_id = waiting.message_id;
+            else
+                delete from session_message where message_id = waiting.message_id;
+            end if;
+            progress := true;
+            exit;
+        end loop;
+    end loop;
+end
+$$;
+
+ALTER FUNCTION public.settle_session_messages(wanted_meter text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.settle_session_messages(wanted_meter text) IS 'Uses the waiting messages of a meter that fit by now';
+
+CREATE FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) RETURNS TABLE(days tstzmultirange, hours tstzmultirange, rest tstzmultirange)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select
+        whole.days,
+        whole.hours - whole.days,
+        tstzmultirange(asked) - whole.hours - whole.days
+    from (
+        select
+            coalesce(
+                (
+                    select range_agg(public.whole_bins(part.span, interval '1 day'))
+                    from unnest(rolled_days * tstzmultirange(asked)) as part (span)
+                ),
+                '{}'
+            ) as days,
+            coalesce(
+                (
+                    select range_agg(public.whole_bins(part.span, interval '1 hour'))
+                    from unnest(rolled_hours * tstzmultirange(asked)) as part (span)
+                ),
+                '{}'
+            ) as hours
+    ) as whole
+$$;
+
+ALTER FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) IS 'Splits a span into whole rolled-up days, whole rolled-up hours, and the rest; disjoint, and together the span';
+
+CREATE FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    day_from timestamptz;
+    day_to timestamptz;
+begin
+    -- Days that lie before what is rolled up now; the last one is added when its last hour is.
+    select time_bucket('1 day', hour_from), time_bucket('1 day', greatest(p.refreshed_until, hour_to))
+    into day_from, day_to
+    from rollup_progress as p
+    where p.stream = wanted;
+    day_to := least(day_to, time_bucket('1 day', hour_to - interval '1 hour') + interval '24 hours');
+    if wanted = 'meter' then
+        delete from meter_hourly_stored where hour >= hour_from and hour < hour_to;
+        insert into meter_hourly_stored
+        select
+            r.meter_id, time_bucket('1 hour', r.recorded_at), count(*), sum(r.kwh_consumed_ac),
+            max(r.kwh_consumed_ac), sum(r.voltage), min(r.voltage), max(r.voltage)
+        from meter_reading as r
+        where r.recorded_at >= hour_from and r.recorded_at < hour_to
+        group by 1, 2
+        order by 2, 1;
+        delete from meter_daily_stored where day >= day_from and day < day_to;
+        insert into meter_daily_stored
+        select
+            h.meter_id, time_bucket('1 day', h.hour), sum(h.readings), sum(h.kwh_ac),
+            max(h.kwh_ac_max), sum(h.voltage_sum), min(h.voltage_min), max(h.voltage_max)
+        from meter_hourly_stored as h
+        where h.hour >= day_from and h.hour < day_to
+        group by 1, 2
+        order by 2, 1;
+    else
+        delete from vehicle_hourly_stored where hour >= hour_from and hour < hour_to;
+        insert into vehicle_hourly_stored
+        select
+            r.vehicle_id, time_bucket('1 hour', r.recorded_at), count(*), sum(r.kwh_delivered_dc),
+            max(r.kwh_delivered_dc), sum(r.battery_temp), min(r.battery_temp), max(r.battery_temp),
+            min(r.soc), max(r.soc), first(r.soc, r.recorded_at), last(r.soc, r.recorded_at)
+        from vehicle_reading as r
+        where r.recorded_at >= hour_from and r.recorded_at < hour_to
+        group by 1, 2
+        order by 2, 1;
+        delete from vehicle_daily_stored where day >= day_from and day < day_to;
+        insert into vehicle_daily_stored
+        select
+            h.vehicle_id, time_bucket('1 day', h.hour), sum(h.readings), sum(h.kwh_dc),
+            max(h.kwh_dc_max), sum(h.battery_temp_sum), min(h.battery_temp_min), max(h.battery_temp_max),
+            min(h.soc_min), max(h.soc_max), first(h.soc_first, h.hour), last(h.soc_last, h.hour)
+        from vehicle_hourly_stored as h
+        where h.hour >= day_from and h.hour < day_to
+        group by 1, 2
+        order by 2, 1;
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Rolls up the hours [from, to) of a stream anew, and the days that they belong to; a step of refresh_rollups';
+
+CREATE FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    taken session_message;
+    became session_verdict;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('meter ' || wanted_meter, 0));
+    perform set_config('fleetwatt.source', 'mqtt', true);
+    -- It waits at first, so that all that happens to messages happens in one way.
+    insert into session_message (
+        meter_id, session_id, vehicle_id, started_at, ended_at, origin, raw, raw_size
+    )
+    values (
+        wanted_meter, wanted_session, wanted_vehicle, start_moment, end_moment, came_from, payload, payload_size
+    )
+    on conflict do nothing
+    returning * into taken;
+    if not found then
+        return 'duplicate';
+    end if;
+    became := fit_session_message(taken);
+    if became.verdict = 'refused' then
+        perform refuse_session_message(taken, became.code, became.field, became.message);
+    end if;
+    if became.verdict = 'stored' and taken.started_at is null then
+        update session_message set ended_session = became.ended_session where message_id = taken.message_id;
+    elsif became.verdict <> 'waits' then
+        delete from session_message where message_id = taken.message_id;
+    end if;
+    if became.verdict in ('stored', 'waits') then
+        perform settle_session_messages(wanted_meter);
+    end if;
+    if became.verdict = 'waits' and not exists (
+        select from session_message where message_id = taken.message_id and ended_session is null
+    ) then
+        return 'stored';
+    end if;
+    return became.verdict;
+end
+$$;
+
+ALTER FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) IS 'Takes a message about a session of a meter: uses it, lets it wait, or keeps it as a dead letter';
+
+CREATE FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh double precision, readings bigint, battery_temp_sum double precision, battery_temp_min double precision, battery_temp_max double precision, soc_min double precision, soc_max double precision, soc_first double precision, soc_last double precision, at timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select
+        e.place,
+        sum(e.kwh),
+        sum(e.readings)::bigint,
+        sum(e.battery_temp_sum),
+        min(e.battery_temp_min),
+        max(e.battery_temp_max),
+        min(e.soc_min),
+        max(e.soc_max),
+        public.first(e.soc_first, e.at),
+        public.last(e.soc_last, e.at),
+        min(e.at)
+    from public.split_window(asked, rolled_days, rolled_hours) as w
+    cross join lateral (
+        select
+            width_bucket(d.day, edges) as place,
+            d.day as at,
+            d.kwh_dc as kwh,
+            d.readings,
+            d.battery_temp_sum,
+            d.battery_temp_min,
+            d.battery_temp_max,
+            d.soc_min,
+            d.soc_max,
+            d.soc_first,
+            d.soc_last
+        from unnest(w.days) as part (span)
+        cross join lateral (
+            select s.*
+            from public.vehicle_daily_stored as s
+            where s.vehicle_id = wanted_vehicle and s.day >= lower(part.span) and s.day < upper(part.span)
+            offset 0
+        ) as d
+        union all
+        select
+            width_bucket(h.hour, edges),
+            h.hour,
+            h.kwh_dc,
+            h.readings,
+            h.battery_temp_sum,
+            h.battery_temp_min,
+            h.battery_temp_max,
+            h.soc_min,
+            h.soc_max,
+            h.soc_first,
+            h.soc_last
+        from unnest(w.hours) as part (span)
+        cross join lateral (
+            select s.*
+            from public.vehicle_hourly_stored as s
+            where
+                s.vehicle_id = wanted_vehicle and s.hour >= lower(part.span) and s.hour < upper(part.span)
+                and s.hour >= edges[1] and s.hour < edges[array_upper(edges, 1)]
+            offset 0
+        ) as h
+        union all
+        select
+            width_bucket(r.recorded_at, edges),
+            r.recorded_at,
+            r.kwh_delivered_dc,
+            1,
+            r.battery_temp,
+            r.battery_temp,
+            r.battery_temp,
+            r.soc,
+            r.soc,
+            r.soc,
+            r.soc
+        from unnest(w.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.kwh_delivered_dc, s.battery_temp, s.soc
+            from public.vehicle_reading as s
+            where
+                s.vehicle_id = wanted_vehicle
+                and s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= edges[1] and s.recorded_at < edges[array_upper(edges, 1)]
+            offset 0
+        ) as r
+    ) as e
+    group by e.place
+$$;
+
+ALTER FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) IS 'DC energy (kWh), readings, battery temperature and SoC of one vehicle in a span, window by window';
+
+CREATE FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, battery_temp_sum double precision, meter_readings bigint, vehicle_readings bigint)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        coalesce(b.kwh, 0),
+        coalesce(d.kwh, 0),
+        d.battery_temp_sum,
+        coalesce(b.readings, 0),
+        coalesce(d.readings, 0)
+    from (
+        select sum(kwh) as kwh, sum(readings)::bigint as readings
+        from billed(array[window_from, window_to], wanted_vehicle)
+    ) as b
+    left join delivered(array[window_from, window_to], wanted_vehicle) as d on true
+$$;
+
+ALTER FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
+
+CREATE FUNCTION public.whole_bins(span tstzrange, width interval) RETURNS tstzrange
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select
+        case
+            when isempty(span) or bins.first >= bins.last then 'empty'::tstzrange
+            else tstzrange(bins.first, bins.last)
+        end
+    from (
+        select
+            date_bin(width, lower(span), '2000-01-01 00:00+00')
+            + case when date_bin(width, lower(span), '2000-01-01 00:00+00') < lower(span) then width else '0' end
+                as first,
+            date_bin(width, upper(span), '2000-01-01 00:00+00') as last
+    ) as bins
+$$;
+
+ALTER FUNCTION public.whole_bins(span tstzrange, width interval) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.whole_bins(span tstzrange, width interval) IS 'The longest run of whole hours or days (UTC, by the width) inside a half-open span; empty when it holds none';
+
+CREATE TABLE public.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+ALTER TABLE public.alembic_version OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.alembic_version IS 'Which migration this database has reached; written by Alembic';
+
+COMMENT ON COLUMN public.alembic_version.version_num IS 'Revision, the number of a file in sql/migrations';
 
 CREATE TABLE public.dead_letter (
     dead_letter_id bigint NOT NULL,
@@ -148,6 +1377,22 @@ ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE TABLE public.engine_setting (
+    name text NOT NULL COLLATE pg_catalog."C",
+    value double precision NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE public.engine_setting OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.engine_setting IS 'Settings that the database itself works by, written by the service at its start; one that is missing has its default';
+
+COMMENT ON COLUMN public.engine_setting.name IS 'The setting FLEETWATT_<NAME>, in lower case';
+
+COMMENT ON COLUMN public.engine_setting.value IS 'Its value';
+
+COMMENT ON COLUMN public.engine_setting.updated_at IS 'When it last changed';
+
 CREATE TABLE public.ingest_minute (
     minute timestamp with time zone NOT NULL,
     writer text NOT NULL COLLATE pg_catalog."C",
@@ -184,6 +1429,68 @@ COMMENT ON COLUMN public.ingest_minute.lag_s_sum IS 'Sum of these lags (time of 
 
 COMMENT ON COLUMN public.ingest_minute.lag_s_max IS 'Largest of these lags, s';
 
+CREATE TABLE public.meter_daily_stored (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    day timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_ac double precision NOT NULL,
+    kwh_ac_max double precision NOT NULL,
+    voltage_sum double precision NOT NULL,
+    voltage_min double precision NOT NULL,
+    voltage_max double precision NOT NULL
+);
+
+ALTER TABLE public.meter_daily_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.meter_daily_stored IS 'Days (UTC) of meters that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.meter_daily_stored.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_daily_stored.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.meter_daily_stored.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.meter_daily_stored.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN public.meter_daily_stored.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_max IS 'Highest mean voltage of a reading, V';
+
+CREATE TABLE public.meter_hourly_stored (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_ac double precision NOT NULL,
+    kwh_ac_max double precision NOT NULL,
+    voltage_sum double precision NOT NULL,
+    voltage_min double precision NOT NULL,
+    voltage_max double precision NOT NULL
+);
+
+ALTER TABLE public.meter_hourly_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.meter_hourly_stored IS 'Hours of meters that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.meter_hourly_stored.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_hourly_stored.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.meter_hourly_stored.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.meter_hourly_stored.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN public.meter_hourly_stored.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.meter_hourly_stored.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
+
+COMMENT ON COLUMN public.meter_hourly_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
+
+COMMENT ON COLUMN public.meter_hourly_stored.voltage_max IS 'Highest mean voltage of a reading, V';
+
 CREATE TABLE public.meter_reading (
     meter_id text NOT NULL COLLATE pg_catalog."C",
     recorded_at timestamp with time zone NOT NULL,
@@ -208,6 +1515,139 @@ COMMENT ON COLUMN public.meter_reading.voltage IS 'Mean grid voltage of the inte
 
 COMMENT ON COLUMN public.meter_reading.ingested_at IS 'Start of the transaction that stored the row';
 
+CREATE TABLE public.rollup_progress (
+    stream text NOT NULL COLLATE pg_catalog."C",
+    logging_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    refreshed_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    refreshed_at timestamp with time zone,
+    refreshed_hours bigint DEFAULT 0 NOT NULL,
+    kept_hours bigint DEFAULT 0 NOT NULL,
+    failed_at timestamp with time zone,
+    failures bigint DEFAULT 0 NOT NULL,
+    last_error text,
+    CONSTRAINT rollup_progress_logs_what_is_rolled_up CHECK ((refreshed_until <= logging_from)),
+    CONSTRAINT rollup_progress_stream_check CHECK ((stream = ANY (ARRAY['meter'::text, 'vehicle'::text])))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE public.rollup_progress OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.rollup_progress IS 'How far each stream is rolled up; one row a stream';
+
+COMMENT ON COLUMN public.rollup_progress.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.rollup_progress.logging_from IS 'Writers log readings of hours before this in rollup_stale; never before refreshed_until';
+
+COMMENT ON COLUMN public.rollup_progress.refreshed_until IS 'Every hour before this is rolled up, except those in rollup_stale';
+
+COMMENT ON COLUMN public.rollup_progress.refreshed_at IS 'When a refresh last came to its end';
+
+COMMENT ON COLUMN public.rollup_progress.refreshed_hours IS 'Hours rolled up so far, repeats counted';
+
+COMMENT ON COLUMN public.rollup_progress.kept_hours IS 'Stale hours that were left as they are, since raw rows that they were made of have been dropped';
+
+COMMENT ON COLUMN public.rollup_progress.failed_at IS 'When a refresh last failed';
+
+COMMENT ON COLUMN public.rollup_progress.failures IS 'Refreshes that failed so far';
+
+COMMENT ON COLUMN public.rollup_progress.last_error IS 'What the last failure said';
+
+CREATE VIEW public.meter_hourly AS
+ SELECT meter_hourly_stored.meter_id,
+    meter_hourly_stored.hour,
+    meter_hourly_stored.readings,
+    meter_hourly_stored.kwh_ac,
+    meter_hourly_stored.kwh_ac_max,
+    meter_hourly_stored.voltage_sum,
+    meter_hourly_stored.voltage_min,
+    meter_hourly_stored.voltage_max
+   FROM public.meter_hourly_stored
+  WHERE (meter_hourly_stored.hour < ( SELECT rollup_progress.refreshed_until
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'meter'::text)))
+UNION ALL
+ SELECT meter_reading.meter_id,
+    public.time_bucket('01:00:00'::interval, meter_reading.recorded_at) AS hour,
+    count(*) AS readings,
+    sum(meter_reading.kwh_consumed_ac) AS kwh_ac,
+    max(meter_reading.kwh_consumed_ac) AS kwh_ac_max,
+    sum(meter_reading.voltage) AS voltage_sum,
+    min(meter_reading.voltage) AS voltage_min,
+    max(meter_reading.voltage) AS voltage_max
+   FROM public.meter_reading
+  WHERE (meter_reading.recorded_at >= ( SELECT rollup_progress.refreshed_until
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'meter'::text)))
+  GROUP BY meter_reading.meter_id, (public.time_bucket('01:00:00'::interval, meter_reading.recorded_at));
+
+ALTER VIEW public.meter_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.meter_hourly IS 'Readings of each meter by hour, live tail included; a late reading shows after the next refresh';
+
+COMMENT ON COLUMN public.meter_hourly.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_hourly.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.meter_hourly.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.meter_hourly.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN public.meter_hourly.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.meter_hourly.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
+
+COMMENT ON COLUMN public.meter_hourly.voltage_min IS 'Lowest mean voltage of a reading, V';
+
+COMMENT ON COLUMN public.meter_hourly.voltage_max IS 'Highest mean voltage of a reading, V';
+
+CREATE VIEW public.meter_daily AS
+ SELECT meter_daily_stored.meter_id,
+    meter_daily_stored.day,
+    meter_daily_stored.readings,
+    meter_daily_stored.kwh_ac,
+    meter_daily_stored.kwh_ac_max,
+    meter_daily_stored.voltage_sum,
+    meter_daily_stored.voltage_min,
+    meter_daily_stored.voltage_max
+   FROM public.meter_daily_stored
+  WHERE (meter_daily_stored.day < ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'meter'::text)))
+UNION ALL
+ SELECT meter_hourly.meter_id,
+    public.time_bucket('1 day'::interval, meter_hourly.hour) AS day,
+    (sum(meter_hourly.readings))::bigint AS readings,
+    sum(meter_hourly.kwh_ac) AS kwh_ac,
+    max(meter_hourly.kwh_ac_max) AS kwh_ac_max,
+    sum(meter_hourly.voltage_sum) AS voltage_sum,
+    min(meter_hourly.voltage_min) AS voltage_min,
+    max(meter_hourly.voltage_max) AS voltage_max
+   FROM public.meter_hourly
+  WHERE (meter_hourly.hour >= ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'meter'::text)))
+  GROUP BY meter_hourly.meter_id, (public.time_bucket('1 day'::interval, meter_hourly.hour));
+
+ALTER VIEW public.meter_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.meter_daily IS 'Readings of each meter by day (UTC), live tail included; a late reading shows after the next refresh';
+
+COMMENT ON COLUMN public.meter_daily.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_daily.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.meter_daily.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.meter_daily.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN public.meter_daily.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.meter_daily.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
+
+COMMENT ON COLUMN public.meter_daily.voltage_min IS 'Lowest mean voltage of a reading, V';
+
+COMMENT ON COLUMN public.meter_daily.voltage_max IS 'Highest mean voltage of a reading, V';
+
 CREATE TABLE public.meter_state (
     meter_id text NOT NULL COLLATE pg_catalog."C",
     recorded_at timestamp with time zone NOT NULL,
@@ -230,6 +1670,211 @@ COMMENT ON COLUMN public.meter_state.kwh_consumed_ac IS 'AC energy of the newest
 COMMENT ON COLUMN public.meter_state.voltage IS 'Mean grid voltage of the newest interval, V';
 
 COMMENT ON COLUMN public.meter_state.updated_at IS 'When the row was last written';
+
+CREATE VIEW public.rollup_health AS
+ SELECT stream,
+    refreshed_until,
+    refreshed_at,
+    failed_at,
+    failures,
+    last_error
+   FROM public.rollup_progress;
+
+ALTER VIEW public.rollup_health OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.rollup_health IS 'How fresh the rollups are and what went wrong, one row a stream';
+
+COMMENT ON COLUMN public.rollup_health.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.rollup_health.refreshed_until IS 'Every hour before this is rolled up, except those in rollup_stale';
+
+COMMENT ON COLUMN public.rollup_health.refreshed_at IS 'When a refresh last came to its end';
+
+COMMENT ON COLUMN public.rollup_health.failed_at IS 'When a refresh last failed';
+
+COMMENT ON COLUMN public.rollup_health.failures IS 'Refreshes that failed so far';
+
+COMMENT ON COLUMN public.rollup_health.last_error IS 'What the last failure said';
+
+CREATE TABLE public.rollup_stale (
+    stale_id bigint NOT NULL,
+    stream text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT rollup_stale_stream_check CHECK ((stream = ANY (ARRAY['meter'::text, 'vehicle'::text])))
+);
+
+ALTER TABLE public.rollup_stale OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.rollup_stale IS 'Append-only log of the hours that readings touched after they could have been rolled up';
+
+COMMENT ON COLUMN public.rollup_stale.stale_id IS 'Running number; a refresh deletes exactly those that it saw before it began';
+
+COMMENT ON COLUMN public.rollup_stale.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.rollup_stale.hour IS 'The hour that the readings fell into';
+
+COMMENT ON COLUMN public.rollup_stale.logged_at IS 'Start of the transaction that stored the readings';
+
+ALTER TABLE public.rollup_stale ALTER COLUMN stale_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.rollup_stale_stale_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.session_change (
+    change_id bigint NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    action text NOT NULL,
+    source text NOT NULL,
+    vehicle_before text COLLATE pg_catalog."C",
+    meter_before text COLLATE pg_catalog."C",
+    started_before timestamp with time zone,
+    ended_before timestamp with time zone,
+    vehicle_after text COLLATE pg_catalog."C",
+    meter_after text COLLATE pg_catalog."C",
+    started_after timestamp with time zone,
+    ended_after timestamp with time zone,
+    CONSTRAINT session_change_action_check CHECK ((action = ANY (ARRAY['started'::text, 'recorded'::text, 'ended'::text, 'reopened'::text, 'corrected'::text, 'deleted'::text])))
+);
+
+ALTER TABLE public.session_change OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.session_change IS 'Audit trail: each change of a charging session, written by a trigger of charging_session and by nothing else';
+
+COMMENT ON COLUMN public.session_change.change_id IS 'Running number';
+
+COMMENT ON COLUMN public.session_change.session_id IS 'The session that was changed';
+
+COMMENT ON COLUMN public.session_change.changed_at IS 'When it was changed';
+
+COMMENT ON COLUMN public.session_change.action IS 'started (open), recorded (with its end), ended, reopened, corrected (anything else), deleted';
+
+COMMENT ON COLUMN public.session_change.source IS 'Who changed it: http, mqtt, import, seed, cli, standing assignment; sql when nobody says (fleetwatt.source)';
+
+COMMENT ON COLUMN public.session_change.vehicle_before IS 'The vehicle before; null for a new session, like all before';
+
+COMMENT ON COLUMN public.session_change.meter_before IS 'The meter before';
+
+COMMENT ON COLUMN public.session_change.started_before IS 'The start before';
+
+COMMENT ON COLUMN public.session_change.ended_before IS 'The end before; null also while the session was open';
+
+COMMENT ON COLUMN public.session_change.vehicle_after IS 'The vehicle since; null for a deleted session, like all after';
+
+COMMENT ON COLUMN public.session_change.meter_after IS 'The meter since';
+
+COMMENT ON COLUMN public.session_change.started_after IS 'The start since';
+
+COMMENT ON COLUMN public.session_change.ended_after IS 'The end since; null also while the session is open';
+
+ALTER TABLE public.session_change ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.session_change_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.session_message_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.vehicle_daily_stored (
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    day timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_dc double precision NOT NULL,
+    kwh_dc_max double precision NOT NULL,
+    battery_temp_sum double precision NOT NULL,
+    battery_temp_min double precision NOT NULL,
+    battery_temp_max double precision NOT NULL,
+    soc_min double precision NOT NULL,
+    soc_max double precision NOT NULL,
+    soc_first double precision NOT NULL,
+    soc_last double precision NOT NULL
+);
+
+ALTER TABLE public.vehicle_daily_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.vehicle_daily_stored IS 'Days (UTC) of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily_stored.soc_last IS 'Last state of charge, percent';
+
+CREATE TABLE public.vehicle_hourly_stored (
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_dc double precision NOT NULL,
+    kwh_dc_max double precision NOT NULL,
+    battery_temp_sum double precision NOT NULL,
+    battery_temp_min double precision NOT NULL,
+    battery_temp_max double precision NOT NULL,
+    soc_min double precision NOT NULL,
+    soc_max double precision NOT NULL,
+    soc_first double precision NOT NULL,
+    soc_last double precision NOT NULL
+);
+
+ALTER TABLE public.vehicle_hourly_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.vehicle_hourly_stored IS 'Hours of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_last IS 'Last state of charge, percent';
 
 CREATE TABLE public.vehicle_reading (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
@@ -258,6 +1903,134 @@ COMMENT ON COLUMN public.vehicle_reading.kwh_delivered_dc IS 'DC energy that rea
 COMMENT ON COLUMN public.vehicle_reading.battery_temp IS 'Battery temperature, degrees Celsius';
 
 COMMENT ON COLUMN public.vehicle_reading.ingested_at IS 'Start of the transaction that stored the row';
+
+CREATE VIEW public.vehicle_hourly AS
+ SELECT vehicle_hourly_stored.vehicle_id,
+    vehicle_hourly_stored.hour,
+    vehicle_hourly_stored.readings,
+    vehicle_hourly_stored.kwh_dc,
+    vehicle_hourly_stored.kwh_dc_max,
+    vehicle_hourly_stored.battery_temp_sum,
+    vehicle_hourly_stored.battery_temp_min,
+    vehicle_hourly_stored.battery_temp_max,
+    vehicle_hourly_stored.soc_min,
+    vehicle_hourly_stored.soc_max,
+    vehicle_hourly_stored.soc_first,
+    vehicle_hourly_stored.soc_last
+   FROM public.vehicle_hourly_stored
+  WHERE (vehicle_hourly_stored.hour < ( SELECT rollup_progress.refreshed_until
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+UNION ALL
+ SELECT vehicle_reading.vehicle_id,
+    public.time_bucket('01:00:00'::interval, vehicle_reading.recorded_at) AS hour,
+    count(*) AS readings,
+    sum(vehicle_reading.kwh_delivered_dc) AS kwh_dc,
+    max(vehicle_reading.kwh_delivered_dc) AS kwh_dc_max,
+    sum(vehicle_reading.battery_temp) AS battery_temp_sum,
+    min(vehicle_reading.battery_temp) AS battery_temp_min,
+    max(vehicle_reading.battery_temp) AS battery_temp_max,
+    min(vehicle_reading.soc) AS soc_min,
+    max(vehicle_reading.soc) AS soc_max,
+    public.first(vehicle_reading.soc, vehicle_reading.recorded_at) AS soc_first,
+    public.last(vehicle_reading.soc, vehicle_reading.recorded_at) AS soc_last
+   FROM public.vehicle_reading
+  WHERE (vehicle_reading.recorded_at >= ( SELECT rollup_progress.refreshed_until
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+  GROUP BY vehicle_reading.vehicle_id, (public.time_bucket('01:00:00'::interval, vehicle_reading.recorded_at));
+
+ALTER VIEW public.vehicle_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.vehicle_hourly IS 'Readings of each vehicle by hour, live tail included; a late reading shows after the next refresh';
+
+COMMENT ON COLUMN public.vehicle_hourly.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_hourly.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_hourly.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.vehicle_hourly.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_hourly.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_last IS 'Last state of charge, percent';
+
+CREATE VIEW public.vehicle_daily AS
+ SELECT vehicle_daily_stored.vehicle_id,
+    vehicle_daily_stored.day,
+    vehicle_daily_stored.readings,
+    vehicle_daily_stored.kwh_dc,
+    vehicle_daily_stored.kwh_dc_max,
+    vehicle_daily_stored.battery_temp_sum,
+    vehicle_daily_stored.battery_temp_min,
+    vehicle_daily_stored.battery_temp_max,
+    vehicle_daily_stored.soc_min,
+    vehicle_daily_stored.soc_max,
+    vehicle_daily_stored.soc_first,
+    vehicle_daily_stored.soc_last
+   FROM public.vehicle_daily_stored
+  WHERE (vehicle_daily_stored.day < ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+UNION ALL
+ SELECT vehicle_hourly.vehicle_id,
+    public.time_bucket('1 day'::interval, vehicle_hourly.hour) AS day,
+    (sum(vehicle_hourly.readings))::bigint AS readings,
+    sum(vehicle_hourly.kwh_dc) AS kwh_dc,
+    max(vehicle_hourly.kwh_dc_max) AS kwh_dc_max,
+    sum(vehicle_hourly.battery_temp_sum) AS battery_temp_sum,
+    min(vehicle_hourly.battery_temp_min) AS battery_temp_min,
+    max(vehicle_hourly.battery_temp_max) AS battery_temp_max,
+    min(vehicle_hourly.soc_min) AS soc_min,
+    max(vehicle_hourly.soc_max) AS soc_max,
+    public.first(vehicle_hourly.soc_first, vehicle_hourly.hour) AS soc_first,
+    public.last(vehicle_hourly.soc_last, vehicle_hourly.hour) AS soc_last
+   FROM public.vehicle_hourly
+  WHERE (vehicle_hourly.hour >= ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+  GROUP BY vehicle_hourly.vehicle_id, (public.time_bucket('1 day'::interval, vehicle_hourly.hour));
+
+ALTER VIEW public.vehicle_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.vehicle_daily IS 'Readings of each vehicle by day (UTC), live tail included; a late reading shows after the next refresh';
+
+COMMENT ON COLUMN public.vehicle_daily.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_daily.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_daily.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.vehicle_daily.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_daily.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_daily.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_daily.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_daily.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_last IS 'Last state of charge, percent';
 
 CREATE TABLE public.vehicle_state (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
@@ -297,14 +2070,44 @@ ALTER TABLE ONLY public.charging_session
 ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (dead_letter_id);
 
+ALTER TABLE ONLY public.engine_setting
+    ADD CONSTRAINT engine_setting_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY public.ingest_minute
     ADD CONSTRAINT ingest_minute_pkey PRIMARY KEY (minute, writer, kind);
+
+ALTER TABLE ONLY public.meter_daily_stored
+    ADD CONSTRAINT meter_daily_stored_pkey PRIMARY KEY (meter_id, day);
+
+ALTER TABLE ONLY public.meter_hourly_stored
+    ADD CONSTRAINT meter_hourly_stored_pkey PRIMARY KEY (meter_id, hour);
 
 ALTER TABLE ONLY public.meter_reading
     ADD CONSTRAINT meter_reading_pkey PRIMARY KEY (meter_id, recorded_at);
 
 ALTER TABLE ONLY public.meter_state
     ADD CONSTRAINT meter_state_pkey PRIMARY KEY (meter_id);
+
+ALTER TABLE ONLY public.rollup_progress
+    ADD CONSTRAINT rollup_progress_pkey PRIMARY KEY (stream);
+
+ALTER TABLE ONLY public.rollup_stale
+    ADD CONSTRAINT rollup_stale_pkey PRIMARY KEY (stale_id);
+
+ALTER TABLE ONLY public.session_change
+    ADD CONSTRAINT session_change_pkey PRIMARY KEY (change_id);
+
+ALTER TABLE ONLY public.session_message
+    ADD CONSTRAINT session_message_once UNIQUE NULLS NOT DISTINCT (meter_id, session_id, vehicle_id, started_at, ended_at);
+
+ALTER TABLE ONLY public.session_message
+    ADD CONSTRAINT session_message_pkey PRIMARY KEY (message_id);
+
+ALTER TABLE ONLY public.vehicle_daily_stored
+    ADD CONSTRAINT vehicle_daily_stored_pkey PRIMARY KEY (vehicle_id, day);
+
+ALTER TABLE ONLY public.vehicle_hourly_stored
+    ADD CONSTRAINT vehicle_hourly_stored_pkey PRIMARY KEY (vehicle_id, hour);
 
 ALTER TABLE ONLY public.vehicle_reading
     ADD CONSTRAINT vehicle_reading_pkey PRIMARY KEY (vehicle_id, recorded_at);
@@ -316,7 +2119,35 @@ CREATE INDEX charging_session_vehicle ON public.charging_session USING gist (veh
 
 CREATE INDEX dead_letter_received ON public.dead_letter USING btree (received_at);
 
+CREATE INDEX meter_daily_stored_day_idx ON public.meter_daily_stored USING btree (day DESC);
+
+CREATE INDEX meter_hourly_stored_hour_idx ON public.meter_hourly_stored USING btree (hour DESC);
+
+CREATE INDEX meter_reading_recorded_at ON public.meter_reading USING brin (recorded_at) WITH (pages_per_range='32', autosummarize='on');
+
+CREATE INDEX rollup_stale_hour ON public.rollup_stale USING btree (stream, hour);
+
+CREATE INDEX session_change_session ON public.session_change USING btree (session_id, change_id);
+
+CREATE INDEX session_message_received ON public.session_message USING btree (received_at);
+
+CREATE INDEX vehicle_daily_stored_day_idx ON public.vehicle_daily_stored USING btree (day DESC);
+
+CREATE INDEX vehicle_hourly_stored_hour_idx ON public.vehicle_hourly_stored USING btree (hour DESC);
+
+CREATE INDEX vehicle_reading_recorded_at ON public.vehicle_reading USING brin (recorded_at) WITH (pages_per_range='32', autosummarize='on');
+
+CREATE TRIGGER session_change AFTER INSERT OR DELETE OR UPDATE ON public.charging_session FOR EACH ROW EXECUTE FUNCTION public.log_session_change();
+
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.meter_daily_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.meter_hourly_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.meter_reading FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.vehicle_daily_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.vehicle_hourly_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
 
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.vehicle_reading FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
 
@@ -325,19 +2156,163 @@ GRANT USAGE ON SCHEMA public TO fleetwatt_service;
 
 GRANT USAGE ON SCHEMA bi TO fleetwatt_bi;
 
+REVOKE ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.close_hours() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.close_hours() TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.expire_session_messages(longest interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.expire_session_messages(longest interval) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) TO fleetwatt_service;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.session_message TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fit_session_message(message public.session_message) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fit_session_message(message public.session_message) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.log_session_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.note_refresh() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_refresh() TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.note_refresh_failure(reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_refresh_failure(reason text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.refresh_is_scheduled() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.refresh_is_scheduled() TO fleetwatt_service;
+
+REVOKE ALL ON PROCEDURE public.refresh_rollups(IN job_id integer, IN config jsonb) FROM PUBLIC;
+GRANT ALL ON PROCEDURE public.refresh_rollups(IN job_id integer, IN config jsonb) TO fleetwatt_service;
+
+REVOKE ALL ON PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone, IN stale_ids bigint[]) FROM PUBLIC;
+GRANT ALL ON PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone, IN stale_ids bigint[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.rollup_work(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rollup_work(wanted text) TO fleetwatt_service;
+
+GRANT SELECT,INSERT ON TABLE public.charging_session TO fleetwatt_service;
+
+GRANT UPDATE(vehicle_id) ON TABLE public.charging_session TO fleetwatt_service;
+
+GRANT UPDATE(meter_id) ON TABLE public.charging_session TO fleetwatt_service;
+
+GRANT UPDATE(during) ON TABLE public.charging_session TO fleetwatt_service;
+
+GRANT UPDATE(updated_at) ON TABLE public.charging_session TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.session_end_is_a_guess(ended public.charging_session) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.session_end_is_a_guess(ended public.charging_session) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.session_takes_any_end(target public.charging_session) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.session_takes_any_end(target public.charging_session) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.setting(wanted text, otherwise double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.setting(wanted text, otherwise double precision) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.settle_session_messages(wanted_meter text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.settle_session_messages(wanted_meter text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
-GRANT SELECT,INSERT,UPDATE ON TABLE public.charging_session TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.whole_bins(span tstzrange, width interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.whole_bins(span tstzrange, width interval) TO fleetwatt_service;
 
 GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
 
+GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE public.ingest_minute TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.meter_daily_stored TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.meter_hourly_stored TO fleetwatt_service;
 
 GRANT SELECT,INSERT ON TABLE public.meter_reading TO fleetwatt_service;
 
+GRANT SELECT ON TABLE public.rollup_progress TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.meter_hourly TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.meter_daily TO fleetwatt_service;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE public.meter_state TO fleetwatt_service;
 
+GRANT SELECT ON TABLE public.rollup_health TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.rollup_stale TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.session_change TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_daily_stored TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
+
 GRANT SELECT,INSERT ON TABLE public.vehicle_reading TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_hourly TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_daily TO fleetwatt_service;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.vehicle_state TO fleetwatt_service;
 

@@ -54,27 +54,6 @@ def chunks(text: str) -> set[str]:
     return set(scanned)
 
 
-def test_performance_reads_the_window_by_index(plain: psycopg.Connection[Any]) -> None:
-    """A 24-hour summary scans by index, in at most two chunks of each hypertable."""
-    window = {
-        "id": "d-7",
-        "window_from": START + timedelta(days=2, hours=6),
-        "window_to": START + timedelta(days=3, hours=6),
-    }
-    body = plain.execute("select prosrc from pg_proc where proname = 'vehicle_performance'").fetchone()
-    assert body is not None
-    # A function hides its plan: its own text is explained, with its parameters filled in.
-    text = (
-        body[0]
-        .replace("wanted_vehicle", "%(id)s")
-        .replace("window_from", "%(window_from)s::timestamptz")
-        .replace("window_to", "%(window_to)s::timestamptz")
-    )
-    executed = plan(plain, text, window)
-    assert not re.search(r"Seq Scan on (_hyper|meter_reading|vehicle_reading)", executed), executed
-    assert 0 < len(chunks(executed)) <= 4, executed
-
-
 def test_looking_up_stored_readings_probes_the_index(plain: psycopg.Connection[Any]) -> None:
     """A replayed batch costs one index probe a reading, in the chunk of its day."""
     times = [START + timedelta(days=4, minutes=10 * number) for number in range(20)]
@@ -123,33 +102,6 @@ def chunks_of(connection: psycopg.Connection[Any], table: str, *days: int) -> se
         (table, [START + timedelta(days=day) for day in days]),
     )
     return {row[0] for row in rows}
-
-
-def test_performance_as_the_function_runs_it(
-    plain: psycopg.Connection[Any], postgres: Postgres, database: str
-) -> None:
-    """The function's own plan, made without knowing its arguments, reads the chunks of the window alone."""
-    plain.execute(
-        "insert into charging_session (vehicle_id, meter_id, during) "
-        "select 'x-' || n %% 500, 'y-' || n %% 500, tstzrange(at, at + interval '2 hours') "
-        "from generate_series(1, 5000) as n, lateral (select %s + n / 500 * interval '3 hours' as at) as s",
-        (START,),
-    )
-    plain.execute("analyze")
-    plans: list[str] = []
-    with postgres.admin(database) as connection:
-        connection.add_notice_handler(lambda notice: plans.append(notice.message_primary or ""))
-        connection.execute("load 'auto_explain'")
-        for setting in ("log_min_duration = 0", "log_nested_statements = on", "log_analyze = on",
-                        "log_timing = off", "log_level = notice"):  # fmt: skip
-            connection.execute(f"set auto_explain.{setting}".encode())
-        window = (START + timedelta(days=2, hours=6), START + timedelta(days=3, hours=6))
-        connection.execute("select * from vehicle_performance('d-7', %s, %s)", window)
-    [executed] = [text for text in plans if "meter_reading" in text]
-    looked_into = set(re.findall(r"on (_hyper_\d+_\d+_chunk)", executed))
-    expected = chunks_of(plain, "meter_reading", 2, 3) | chunks_of(plain, "vehicle_reading", 2, 3)
-    assert looked_into == expected, executed
-    assert "Seq Scan" not in executed, executed
 
 
 @pytest.mark.parametrize("kind", ["meter", "vehicle"])

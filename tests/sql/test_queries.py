@@ -59,10 +59,19 @@ VALUES: dict[str, Any] = {
     "started": [NOW],
     "ended_at": None,
     "ended": [NOW.replace(hour=13)],
-    "change_end": False,
     "is_open": None,
     "after_start": None,
     "after_id": None,
+    "source": "test",
+    "message_origin": "mqtt:sessions/m",
+    "payload": b"{}",
+    "payload_size": 2,
+    "refusal": "m",
+    "refusal_code": "x",
+    "refusal_field": None,
+    "wait_s": 60.0,
+    "streams": ["meter"],
+    "hours": [NOW],
 }
 # Where a name stands for one value, not for a column of a batch.
 EXCEPTIONS: dict[str, dict[str, Any]] = {"count_ingest": {"kind": "meter"}}

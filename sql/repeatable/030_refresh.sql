@@ -1,0 +1,298 @@
+-- The refresh of the rollups, and the log that lets it miss nothing.
+--
+-- Writers and refresh agree by an advisory lock (1718383735, 1), "the barrier". A writer takes it shared at the
+-- end of its transaction, reads up to where hours may be rolled up (logging_from), and logs the hours before that
+-- which it touched. A refresh takes it alone for the moment in which it moves logging_from: every transaction that
+-- read the old value has committed by then, every later one logs by the new one. So when hours are rolled up,
+-- each reading of theirs is either visible or will be logged, and at any moment and in one snapshot this holds:
+-- an hour before refreshed_until that is not in rollup_stale is rolled up exactly.
+
+create or replace function log_stale_hours(streams text[], hours timestamptz[])
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, public
+as $$
+begin
+    perform pg_advisory_xact_lock_shared(1718383735, 1);
+    -- A statement of its own: its snapshot is taken when the lock is held.
+    insert into rollup_stale (stream, hour)
+    select t.stream, t.hour
+    from unnest(streams, hours) as t (stream, hour)
+    inner join rollup_progress as p on t.stream = p.stream
+    where t.hour < p.logging_from;
+end
+$$;
+comment on function log_stale_hours(text[], timestamptz[]) is
+'Last step of an ingest transaction: logs the touched hours that may be rolled up already';
+
+create or replace function setting(wanted text, otherwise double precision)
+returns double precision
+language sql
+stable
+set search_path = pg_catalog, public
+as $$
+    select coalesce((select s.value from engine_setting as s where s.name = wanted), otherwise)
+$$;
+comment on function setting(text, double precision) is 'A setting of the engine by its name, or else the value given';
+
+create or replace function apply_settings(names text[], setting_values double precision[])
+returns void
+language sql
+security definer
+set search_path = pg_catalog, public
+as $$
+    insert into engine_setting as s (name, value)
+    select t.name, t.value
+    from unnest(names, setting_values) as t (name, value)
+    order by t.name
+    on conflict (name) do update set value = excluded.value, updated_at = now()
+    where s.value is distinct from excluded.value
+$$;
+comment on function apply_settings(text[], double precision[]) is
+'Hands the settings of the service to the database; what is the same stays untouched';
+
+-- Moves logging_from to the end of the last hour that is over and has had time to settle.
+create or replace function close_hours()
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, public
+as $$
+begin
+    perform pg_advisory_xact_lock(1718383735, 1);
+    update rollup_progress
+    set logging_from = settled.until
+    from (
+        select time_bucket('1 hour', now() - setting('rollup_settle_s', 120) * interval '1 second') as until
+    ) as settled
+    where rollup_progress.logging_from < settled.until;
+end
+$$;
+comment on function close_hours() is 'First step of refresh_rollups: from here on, writers log what they add to finished hours';
+
+-- Hours whose raw rows are fewer than those that were rolled up. History is only ever added to, so the others
+-- have been dropped, and rolling up what is left would erase the rollup.
+create or replace function hours_without_raw(wanted text, hour_from timestamptz, hour_to timestamptz)
+returns setof timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, public
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+    if wanted = 'meter' then
+        return query
+        select distinct s.hour
+        from meter_hourly_stored as s
+        left join (
+            select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+            from meter_reading as r
+            where r.recorded_at >= hour_from and r.recorded_at < hour_to
+            group by 1, 2
+        ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
+        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
+    else
+        return query
+        select distinct s.hour
+        from vehicle_hourly_stored as s
+        left join (
+            select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+            from vehicle_reading as r
+            where r.recorded_at >= hour_from and r.recorded_at < hour_to
+            group by 1, 2
+        ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
+        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
+    end if;
+end
+$$;
+comment on function hours_without_raw(text, timestamptz, timestamptz) is
+'Rolled-up hours in [from, to) of which raw rows have been dropped since';
+
+-- What there is to roll up, in runs of at most a day: new hours in the order of time, chunk by chunk, so that
+-- years without data cost nothing; then the stale ones, each with the log rows that are seen now.
+create or replace function rollup_work(wanted text)
+returns table (hour_from timestamptz, hour_to timestamptz, stale_ids bigint[])
+language sql
+stable
+security definer
+set search_path = pg_catalog, public
+as $$
+    with progress as (
+        select p.refreshed_until, p.logging_from
+        from rollup_progress as p
+        where p.stream = wanted
+    ),
+
+    new as (
+        select
+            greatest(d.day, progress.refreshed_until) as hour_from,
+            least(d.day + interval '24 hours', progress.logging_from) as hour_to
+        from progress
+        cross join lateral (
+            select days.day
+            from timescaledb_information.chunks as c
+            cross join lateral generate_series(
+                time_bucket('1 day', c.range_start), c.range_end - interval '1 microsecond', interval '24 hours'
+            ) as days (day)
+            where c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+            union
+            -- The day that is rolled up in part must be finished, whatever became of its raw rows.
+            select time_bucket('1 day', progress.refreshed_until)
+            where isfinite(progress.refreshed_until)
+        ) as d
+        where d.day < progress.logging_from and d.day + interval '24 hours' > progress.refreshed_until
+    ),
+
+    stale as (
+        select
+            s.hour,
+            array_agg(s.stale_id) as ids,
+            -- Hours of one day that follow each other share this value.
+            s.hour - row_number() over (order by s.hour) * interval '1 hour' as run
+        from rollup_stale as s
+        cross join progress
+        where s.stream = wanted and s.hour < progress.logging_from
+        group by s.hour
+    )
+
+    select work.hour_from, work.hour_to, work.stale_ids
+    from (
+        select 1 as place, new.hour_from, new.hour_to, '{}'::bigint[] as stale_ids
+        from new
+        union all
+        select 2, progress.logging_from, progress.logging_from, '{}'
+        from progress
+        where progress.refreshed_until < progress.logging_from
+        union all
+        select 3, min(stale.hour), max(stale.hour) + interval '1 hour', array_agg(id.stale_id)
+        from stale
+        cross join lateral unnest(stale.ids) as id (stale_id)
+        group by stale.run, time_bucket('1 day', stale.hour)
+    ) as work
+    order by work.place, work.hour_from
+$$;
+comment on function rollup_work(text) is
+'Runs of hours [from, to) of a stream that are to be rolled up, and the log rows that each run settles';
+
+-- After a run: log rows that were seen before it began are settled, and the rolled-up part grows.
+create or replace function finish_rollup(
+    wanted text, hour_from timestamptz, hour_to timestamptz, seen bigint[], kept bigint
+)
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, public
+as $$
+begin
+    delete from rollup_stale where stale_id = any(seen);
+    update rollup_progress as p
+    set
+        refreshed_until = greatest(p.refreshed_until, hour_to),
+        refreshed_hours = p.refreshed_hours + extract(epoch from hour_to - hour_from)::bigint / 3600 - kept,
+        kept_hours = p.kept_hours + kept
+    where p.stream = wanted;
+end
+$$;
+comment on function finish_rollup(text, timestamptz, timestamptz, bigint[], bigint) is
+'Last step of a run of refresh_rollups: settles the log rows that it saw and moves refreshed_until';
+
+create or replace function note_refresh()
+returns void
+language sql
+security definer
+set search_path = pg_catalog, public
+as $$
+    update rollup_progress set refreshed_at = clock_timestamp()
+$$;
+comment on function note_refresh() is 'Notes that a refresh came to its end';
+
+create or replace function note_refresh_failure(reason text)
+returns void
+language sql
+security definer
+set search_path = pg_catalog, public
+as $$
+    update rollup_progress
+    set failures = failures + 1, failed_at = clock_timestamp(), last_error = left(reason, 1000)
+$$;
+comment on function note_refresh_failure(text) is 'Notes that a refresh failed, and what it said';
+
+-- Rolls up what is finished and what is stale. Whoever schedules it, only one runs at a time. It commits as it
+-- goes, so it names everything in full instead of pinning its search_path, and cannot be called in a transaction.
+create or replace procedure refresh_rollups(job_id integer default null, config jsonb default null)
+language plpgsql
+as $$
+declare
+    wanted text;
+    run record;
+begin
+    if not pg_catalog.pg_try_advisory_lock(1718383735, 2) then
+        return;
+    end if;
+    perform public.close_hours();
+    commit;
+    foreach wanted in array array['meter', 'vehicle'] loop
+        -- The first commit makes PostgreSQL fetch all runs: those of this moment.
+        for run in select * from public.rollup_work(wanted) loop
+            call public.refresh_run(wanted, run.hour_from, run.hour_to, run.stale_ids);
+        end loop;
+    end loop;
+    perform public.note_refresh();
+    commit;
+    if to_regprocedure('public.evaluate_alerts()') is not null then
+        perform public.evaluate_alerts();
+    end if;
+    commit;
+    perform pg_catalog.pg_advisory_unlock(1718383735, 2);
+end
+$$;
+comment on procedure refresh_rollups (integer, jsonb) is
+'Rolls up finished hours and exactly the stale ones, then evaluates alerts; commits, one at a time';
+
+-- One run. Of a stale run, hours whose raw rows are gone keep the rollup they have.
+create or replace procedure refresh_run(
+    wanted text, hour_from timestamptz, hour_to timestamptz, stale_ids bigint[]
+)
+language plpgsql
+as $$
+declare
+    kept tstzmultirange := '{}';
+    part tstzrange;
+    parts tstzrange[];
+begin
+    if pg_catalog.cardinality(stale_ids) > 0 then
+        select coalesce(pg_catalog.range_agg(pg_catalog.tstzrange(h.hour, h.hour + interval '1 hour')), '{}')
+        into kept
+        from public.hours_without_raw(wanted, hour_from, hour_to) as h (hour);
+    end if;
+    parts := array(
+        select p.span from pg_catalog.unnest(
+            pg_catalog.tstzmultirange(pg_catalog.tstzrange(hour_from, hour_to)) - kept
+        ) as p (span)
+    );
+    foreach part in array parts loop
+        call public.materialize_hours(wanted, pg_catalog.lower(part), pg_catalog.upper(part));
+    end loop;
+    perform public.finish_rollup(
+        wanted, hour_from, hour_to, stale_ids,
+        (
+            select coalesce(sum(extract(epoch from pg_catalog.upper(k.span) - pg_catalog.lower(k.span))), 0)::bigint / 3600
+            from pg_catalog.unnest(kept) as k (span)
+        )
+    );
+    commit;
+end
+$$;
+comment on procedure refresh_run (text, timestamptz, timestamptz, bigint []) is
+'Rolls up one run of hours and settles its log rows; commits; a step of refresh_rollups';
+
+grant execute on function
+log_stale_hours(text[], timestamptz[]), setting(text, double precision),
+apply_settings(text[], double precision[]), close_hours(), hours_without_raw(text, timestamptz, timestamptz),
+rollup_work(text), finish_rollup(text, timestamptz, timestamptz, bigint[], bigint), note_refresh(),
+note_refresh_failure(text)
+to fleetwatt_service;
+grant execute on procedure
+refresh_rollups(integer, jsonb), refresh_run(text, timestamptz, timestamptz, bigint[])
+to fleetwatt_service;

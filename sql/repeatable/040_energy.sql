@@ -1,0 +1,453 @@
+-- Energy of devices, vehicle-meter pairs and the fleet: rolled-up days and hours where they are exact, raw rows
+-- for everything else. Every answer equals the same sums over the raw rows.
+--
+-- Answers come for one window or for many that follow each other: `edges` are the ends of these windows in
+-- ascending order, and `place` n stands for [edges[n], edges[n + 1]). A rolled-up hour or day that an edge cuts is
+-- left to the raw rows, so local days of any time zone are exact, also where they start at half past an hour.
+
+-- Which days and hours of a stream answers may take from the rollups, between the first and the last edge.
+create or replace function rolled_up(wanted text, edges timestamptz[])
+returns table (days tstzmultirange, hours tstzmultirange)
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, public
+as $$
+    with span as (
+        select tstzrange(edges[1], edges[array_upper(edges, 1)]) as asked
+    ),
+
+    fresh as (
+        select
+            tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span.asked)
+            - coalesce(
+                (
+                    select range_agg(tstzrange(s.hour, s.hour + interval '1 hour'))
+                    from rollup_stale as s
+                    where
+                        s.stream = wanted
+                        and s.hour > lower(span.asked) - interval '1 hour'
+                        and s.hour < upper(span.asked)
+                ),
+                '{}'
+            ) as hours
+        from rollup_progress as p
+        cross join span
+        where p.stream = wanted
+    )
+
+    select
+        fresh.hours - cut_bins(edges, interval '1 day') as days,
+        fresh.hours - cut_bins(edges, interval '1 hour') as hours
+    from fresh
+$$;
+comment on function rolled_up(text, timestamptz[]) is
+'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
+
+-- Energy of one meter over one span, window by window. Not pinned to a search_path: see 020_windows.sql.
+create or replace function meter_energy(
+    wanted_meter text,
+    asked tstzrange,
+    rolled_days tstzmultirange,
+    rolled_hours tstzmultirange,
+    edges timestamptz[]
+)
+returns table (place integer, kwh double precision, readings bigint)
+language sql
+stable
+parallel safe
+as $$
+    select e.place, e.kwh, e.readings
+    from public.split_window(asked, rolled_days, rolled_hours) as w
+    cross join lateral (
+        select width_bucket(d.day, edges) as place, sum(d.kwh_ac) as kwh, sum(d.readings)::bigint as readings
+        from unnest(w.days) as part (span)
+        cross join lateral (
+            select s.day, s.kwh_ac, s.readings
+            from public.meter_daily_stored as s
+            where s.meter_id = wanted_meter and s.day >= lower(part.span) and s.day < upper(part.span)
+            offset 0
+        ) as d
+        group by 1
+        union all
+        select width_bucket(h.hour, edges), sum(h.kwh_ac), sum(h.readings)::bigint
+        from unnest(w.hours) as part (span)
+        cross join lateral (
+            select s.hour, s.kwh_ac, s.readings
+            from public.meter_hourly_stored as s
+            where
+                s.meter_id = wanted_meter and s.hour >= lower(part.span) and s.hour < upper(part.span)
+                and s.hour >= edges[1] and s.hour < edges[array_upper(edges, 1)]
+            offset 0
+        ) as h
+        group by 1
+        union all
+        select width_bucket(r.recorded_at, edges), sum(r.kwh_consumed_ac), count(*)
+        from unnest(w.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.kwh_consumed_ac
+            from public.meter_reading as s
+            where
+                s.meter_id = wanted_meter
+                and s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= edges[1] and s.recorded_at < edges[array_upper(edges, 1)]
+            offset 0
+        ) as r
+        group by 1
+    ) as e
+$$;
+comment on function meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]) is
+'AC energy (kWh) and readings of one meter in a span, window by window, from rollups where they are exact';
+
+create or replace function vehicle_energy(
+    wanted_vehicle text,
+    asked tstzrange,
+    rolled_days tstzmultirange,
+    rolled_hours tstzmultirange,
+    edges timestamptz[]
+)
+returns table (
+    place integer,
+    kwh double precision,
+    readings bigint,
+    battery_temp_sum double precision,
+    battery_temp_min double precision,
+    battery_temp_max double precision,
+    soc_min double precision,
+    soc_max double precision,
+    soc_first double precision,
+    soc_last double precision,
+    at timestamptz
+)
+language sql
+stable
+parallel safe
+as $$
+    select
+        e.place,
+        sum(e.kwh),
+        sum(e.readings)::bigint,
+        sum(e.battery_temp_sum),
+        min(e.battery_temp_min),
+        max(e.battery_temp_max),
+        min(e.soc_min),
+        max(e.soc_max),
+        public.first(e.soc_first, e.at),
+        public.last(e.soc_last, e.at),
+        min(e.at)
+    from public.split_window(asked, rolled_days, rolled_hours) as w
+    cross join lateral (
+        select
+            width_bucket(d.day, edges) as place,
+            d.day as at,
+            d.kwh_dc as kwh,
+            d.readings,
+            d.battery_temp_sum,
+            d.battery_temp_min,
+            d.battery_temp_max,
+            d.soc_min,
+            d.soc_max,
+            d.soc_first,
+            d.soc_last
+        from unnest(w.days) as part (span)
+        cross join lateral (
+            select s.*
+            from public.vehicle_daily_stored as s
+            where s.vehicle_id = wanted_vehicle and s.day >= lower(part.span) and s.day < upper(part.span)
+            offset 0
+        ) as d
+        union all
+        select
+            width_bucket(h.hour, edges),
+            h.hour,
+            h.kwh_dc,
+            h.readings,
+            h.battery_temp_sum,
+            h.battery_temp_min,
+            h.battery_temp_max,
+            h.soc_min,
+            h.soc_max,
+            h.soc_first,
+            h.soc_last
+        from unnest(w.hours) as part (span)
+        cross join lateral (
+            select s.*
+            from public.vehicle_hourly_stored as s
+            where
+                s.vehicle_id = wanted_vehicle and s.hour >= lower(part.span) and s.hour < upper(part.span)
+                and s.hour >= edges[1] and s.hour < edges[array_upper(edges, 1)]
+            offset 0
+        ) as h
+        union all
+        select
+            width_bucket(r.recorded_at, edges),
+            r.recorded_at,
+            r.kwh_delivered_dc,
+            1,
+            r.battery_temp,
+            r.battery_temp,
+            r.battery_temp,
+            r.soc,
+            r.soc,
+            r.soc,
+            r.soc
+        from unnest(w.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.kwh_delivered_dc, s.battery_temp, s.soc
+            from public.vehicle_reading as s
+            where
+                s.vehicle_id = wanted_vehicle
+                and s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= edges[1] and s.recorded_at < edges[array_upper(edges, 1)]
+            offset 0
+        ) as r
+    ) as e
+    group by e.place
+$$;
+comment on function vehicle_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]) is
+'DC energy (kWh), readings, battery temperature and SoC of one vehicle in a span, window by window';
+
+-- What the meters of charging sessions billed, window by window, vehicle and meter. No reading counts twice,
+-- since a meter serves one vehicle at a time.
+create or replace function billed(edges timestamptz[], wanted_vehicle text default null)
+returns table (
+    place integer, vehicle_id text, meter_id text, kwh double precision, readings bigint
+)
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    rolled record;
+begin
+    select r.* into rolled from rolled_up('meter', edges) as r;
+    return query
+    select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
+    from charging_session as s
+    cross join lateral meter_energy(s.meter_id, s.during * span, rolled.days, rolled.hours, edges) as e
+    where s.during && span and (wanted_vehicle is null or s.vehicle_id = wanted_vehicle)
+    group by 1, 2, 3;
+end
+$$;
+comment on function billed(timestamptz[], text) is
+'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
+
+-- What one vehicle reported, window by window.
+create or replace function delivered(edges timestamptz[], wanted_vehicle text)
+returns table (
+    place integer,
+    kwh double precision,
+    readings bigint,
+    battery_temp_sum double precision,
+    battery_temp_min double precision,
+    battery_temp_max double precision,
+    soc_min double precision,
+    soc_max double precision,
+    soc_first double precision,
+    soc_last double precision
+)
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    rolled record;
+begin
+    select r.* into rolled from rolled_up('vehicle', edges) as r;
+    return query
+    select
+        e.place, e.kwh, e.readings, e.battery_temp_sum, e.battery_temp_min, e.battery_temp_max,
+        e.soc_min, e.soc_max, e.soc_first, e.soc_last
+    from vehicle_energy(wanted_vehicle, span, rolled.days, rolled.hours, edges) as e;
+end
+$$;
+comment on function delivered(timestamptz[], text) is
+'DC energy (kWh), battery temperature and SoC that a vehicle reported, by window';
+
+-- What all vehicles reported: the same arithmetic, read in the order of time instead of vehicle by vehicle.
+create or replace function fleet_delivered(edges timestamptz[])
+returns table (place integer, vehicle_id text, kwh double precision, readings bigint)
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    parts record;
+begin
+    select w.* into parts
+    from rolled_up('vehicle', edges) as r
+    cross join lateral split_window(span, r.days, r.hours) as w;
+    return query
+    select e.place, e.vehicle_id, sum(e.kwh), sum(e.readings)::bigint
+    from (
+        select width_bucket(d.day, edges) as place, d.vehicle_id, d.kwh_dc as kwh, d.readings
+        from vehicle_daily_stored as d
+        where d.day <@ parts.days and d.day >= lower(parts.days) and d.day < upper(parts.days)
+        union all
+        select width_bucket(h.hour, edges), h.vehicle_id, h.kwh_dc, h.readings
+        from vehicle_hourly_stored as h
+        where h.hour <@ parts.hours and h.hour >= lower(parts.hours) and h.hour < upper(parts.hours)
+        union all
+        select width_bucket(r.recorded_at, edges), r.vehicle_id, r.kwh_delivered_dc, 1
+        from unnest(parts.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
+            from vehicle_reading as s
+            where
+                s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= lower(parts.rest) and s.recorded_at < upper(parts.rest)
+            offset 0
+        ) as r
+    ) as e
+    group by 1, 2;
+end
+$$;
+comment on function fleet_delivered(timestamptz[]) is 'DC energy (kWh) that each vehicle reported, by window';
+
+-- Energy summary of one vehicle over [window_from, window_to): what was billed, what arrived. The two sides are
+-- summed apart, so unequal clocks or counts of readings cannot distort either.
+create or replace function vehicle_performance(
+    wanted_vehicle text, window_from timestamptz, window_to timestamptz
+)
+returns table (
+    kwh_ac double precision,
+    kwh_dc double precision,
+    battery_temp_sum double precision,
+    meter_readings bigint,
+    vehicle_readings bigint
+)
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, public
+as $$
+    select
+        coalesce(b.kwh, 0),
+        coalesce(d.kwh, 0),
+        d.battery_temp_sum,
+        coalesce(b.readings, 0),
+        coalesce(d.readings, 0)
+    from (
+        select sum(kwh) as kwh, sum(readings)::bigint as readings
+        from billed(array[window_from, window_to], wanted_vehicle)
+    ) as b
+    left join delivered(array[window_from, window_to], wanted_vehicle) as d on true
+$$;
+comment on function vehicle_performance(text, timestamptz, timestamptz) is
+'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
+
+-- The same for every vehicle that drew or reported anything in [window_from, window_to).
+create or replace function fleet_performance(window_from timestamptz, window_to timestamptz)
+returns table (
+    vehicle_id text,
+    kwh_ac double precision,
+    meter_readings bigint,
+    kwh_dc double precision,
+    vehicle_readings bigint
+)
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, public
+as $$
+    select
+        coalesce(b.vehicle_id, d.vehicle_id),
+        coalesce(b.kwh, 0),
+        coalesce(b.readings, 0),
+        coalesce(d.kwh, 0),
+        coalesce(d.readings, 0)
+    from (
+        select vehicle_id, sum(kwh) as kwh, sum(readings)::bigint as readings
+        from billed(array[window_from, window_to])
+        group by vehicle_id
+    ) as b
+    full join fleet_delivered(array[window_from, window_to]) as d on b.vehicle_id = d.vehicle_id
+$$;
+comment on function fleet_performance(timestamptz, timestamptz) is
+'vehicle_performance of every vehicle that drew or reported something in [from, to)';
+
+-- AC and DC of each vehicle-meter pair while it was connected. Where a vehicle drew from two meters at once,
+-- nobody can tell what each of them delivered: those spans count for neither.
+create or replace function pair_energy(window_from timestamptz, window_to timestamptz)
+returns table (
+    vehicle_id text,
+    meter_id text,
+    kwh_ac double precision,
+    meter_readings bigint,
+    kwh_dc double precision,
+    vehicle_readings bigint,
+    connected_s double precision
+)
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+    span tstzrange := tstzrange(window_from, window_to);
+    edges timestamptz[] := array[window_from, window_to];
+    meters record;
+    vehicles record;
+begin
+    select r.* into meters from rolled_up('meter', edges) as r;
+    select r.* into vehicles from rolled_up('vehicle', edges) as r;
+    return query
+    with pair as (
+        select
+            s.vehicle_id,
+            s.meter_id,
+            range_agg(s.during * span)
+            - coalesce(
+                (
+                    select range_agg(o.during)
+                    from charging_session as o
+                    where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> s.meter_id
+                ),
+                '{}'
+            ) as connected
+        from charging_session as s
+        where s.during && span
+        group by s.vehicle_id, s.meter_id
+    )
+
+    select
+        p.vehicle_id, p.meter_id, coalesce(b.kwh, 0), coalesce(b.readings, 0),
+        coalesce(d.kwh, 0), coalesce(d.readings, 0), coalesce(c.connected_s, 0)
+    from pair as p
+    cross join lateral (
+        select sum(extract(epoch from upper(part.span) - lower(part.span)))::double precision as connected_s
+        from unnest(p.connected) as part (span)
+    ) as c
+    cross join lateral (
+        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
+        from unnest(p.connected) as part (span)
+        cross join lateral meter_energy(p.meter_id, part.span, meters.days, meters.hours, edges) as e
+    ) as b
+    cross join lateral (
+        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
+        from unnest(p.connected) as part (span)
+        cross join lateral vehicle_energy(p.vehicle_id, part.span, vehicles.days, vehicles.hours, edges) as e
+    ) as d;
+end
+$$;
+comment on function pair_energy(timestamptz, timestamptz) is
+'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
+
+grant execute on function
+rolled_up(text, timestamptz[]),
+meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]),
+vehicle_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]),
+billed(timestamptz[], text), delivered(timestamptz[], text), fleet_delivered(timestamptz[]),
+vehicle_performance(text, timestamptz, timestamptz), fleet_performance(timestamptz, timestamptz),
+pair_energy(timestamptz, timestamptz)
+to fleetwatt_service;

@@ -7,7 +7,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import uvloop
 from granian.constants import Interfaces, Loops
@@ -20,11 +20,14 @@ from service import db, lifecycle, log
 from service import settings as settings_module
 from service.analytics import http as analytics_http
 from service.analytics.reads import Reads
+from service.analytics.series import Series
 from service.errors import DatabaseUnavailableError, SettingsError
 from service.ingest import http as ingest_http
 from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
+from service.maintenance.rollups import Rollups
 from service.sessions import http as sessions_http
+from service.sessions import messages as session_messages
 from service.sessions.store import Sessions
 from service.settings import Settings
 from service.web import apidocs, health, problems
@@ -47,7 +50,7 @@ def create_app(settings: Settings) -> Litestar:
         # On the way out the server has taken its last request: the pipeline drains, then the pool closes.
         await pool.open(wait=False)
         try:
-            async with pipeline:
+            async with pipeline, lifecycle.alongside(Rollups(settings).run()):
                 yield
         finally:
             await pool.close()
@@ -61,7 +64,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             home,
             ingest_http.router(pipeline, settings),
-            analytics_http.router(reads),
+            analytics_http.router(reads, Series(pool, settings)),
             sessions_http.router(Sessions(pool)),
             health.router(check),
             *apidocs.routes(),
@@ -130,6 +133,17 @@ def work(settings: Settings) -> None:
 
 async def _work(settings: Settings) -> None:
     stop = lifecycle.stop_requested()
-    async with Pipeline(settings, f"mqtt/{settings.mqtt_client_id}") as pipeline:
-        consumer = asyncio.create_task(Consumer(settings, pipeline).run(stop))
-        await consumer
+    async with (
+        db.read_pool(settings) as pool,
+        Pipeline(settings, f"mqtt/{settings.mqtt_client_id}") as pipeline,
+        lifecycle.alongside(Rollups(settings).run()),
+    ):
+        sessions = session_messages.SessionMessages(settings, pool)
+        handlers = {session_messages.TOPIC: sessions.take}
+        expiry = asyncio.create_task(sessions.run(stop))
+        try:
+            await Consumer(settings, pipeline, handlers).run(stop)
+        finally:
+            expiry.cancel()
+            with suppress(asyncio.CancelledError):
+                await expiry

@@ -7,6 +7,9 @@ import ctypes
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,3 +41,15 @@ def stop_requested() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, event.set)
     return event
+
+
+@asynccontextmanager
+async def alongside(*jobs: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Run jobs in the background while the body runs; they are cancelled, and waited for, at its end."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

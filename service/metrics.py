@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 READINGS: Final = Counter("fleetwatt_readings", "Readings by what became of them", ["kind", "result"])
 REJECTED: Final = Counter(
@@ -20,4 +20,19 @@ BATCH_READINGS: Final = Histogram(
 )
 TRANSIENT_ERRORS: Final = Counter(
     "fleetwatt_transient_errors", "Transactions repeated because the database was away"
+)
+ROLLUP_REFRESHED_UNTIL: Final = Gauge(
+    "fleetwatt_rollup_refreshed_until_seconds",
+    "Unix time before which every hour is rolled up, stale ones apart; 0 before the first refresh",
+    ["stream"],
+)
+ROLLUP_STALE_HOURS: Final = Gauge(
+    "fleetwatt_rollup_stale_hours",
+    "Rolled-up hours that late readings touched and that wait for a refresh",
+    ["stream"],
+)
+ROLLUP_FAILURES: Final = Gauge(
+    "fleetwatt_rollup_failures",
+    "Refreshes of the rollups that have failed so far, of all processes",
+    ["stream"],
 )

@@ -50,6 +50,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_session_expiry_s: Annotated[
         int, Meta(ge=0, le=0xFFFFFFFF, description="Seconds the broker keeps the session of an absent worker")
     ] = 7 * 86_400
+    session_wait_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=30 * 86_400,
+            description="Seconds an MQTT message about a session waits for others before it is refused",
+        ),
+    ] = 86_400.0
     http_host: Annotated[str, Meta(description="Address the HTTP service listens on")] = "127.0.0.1"
     http_port: Annotated[Port, Meta(description="Port the HTTP service listens on")] = 8080
     http_max_body_bytes: Annotated[
@@ -96,6 +104,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     efficiency_threshold: Annotated[
         float, Meta(gt=0, le=1, description="DC/AC ratio below which a charger counts as failing")
     ] = 0.85
+    rollup_refresh_s: Annotated[
+        Seconds,
+        Meta(description="Seconds between two refreshes of the rollups, where the database schedules none"),
+    ] = 60.0
+    rollup_settle_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="Seconds that an hour is left to settle before it is rolled up"),
+    ] = 120.0
     data_dir: Annotated[
         str, Meta(description="Folder of the embedded servers' data; a private folder of the user if empty")
     ] = ""

@@ -24,6 +24,118 @@ ALTER TYPE public.session_verdict OWNER TO fleetwatt_owner;
 
 COMMENT ON TYPE public.session_verdict IS 'What became of a message: stored, duplicate, waits, or refused and why; and the session that an end closed';
 
+CREATE FUNCTION bi.charger_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(meter_id text, vehicle_id text, connected_h double precision, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        p.meter_id, p.vehicle_id, p.connected_s / 3600, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc,
+        p.kwh_dc / nullif(p.kwh_ac, 0), p.meter_readings, p.vehicle_readings
+    from pair_energy(window_from, window_to) as p
+$$;
+
+ALTER FUNCTION bi.charger_performance(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION bi.charger_performance(window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy of each charger (meter) and vehicle while it drew from that charger alone in [from, to), exact';
+
+CREATE FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        p.vehicle_id, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
+        p.meter_readings, p.vehicle_readings
+    from fleet_performance(window_from, window_to) as p
+$$;
+
+ALTER FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) IS 'bi.vehicle_performance of every vehicle that drew or reported something in [from, to): one row a vehicle';
+
+CREATE FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint, vehicles bigint)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    with bins as (
+        select local_edges(window_from, window_to, unit, zone) as edges
+    )
+
+    select
+        bins.edges[n.place], coalesce(t.kwh_ac, 0), coalesce(t.kwh_dc, 0),
+        coalesce(t.kwh_ac, 0) - coalesce(t.kwh_dc, 0), t.kwh_dc / nullif(t.kwh_ac, 0),
+        coalesce(t.meter_readings, 0), coalesce(t.vehicle_readings, 0), coalesce(t.vehicles, 0)
+    from bins
+    cross join lateral generate_series(1, cardinality(bins.edges) - 1) as n (place)
+    left join lateral (select f.* from fleet_totals(bins.edges) as f) as t on n.place = t.place
+    order by n.place
+$$;
+
+ALTER FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) IS 'Energy of the fleet by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+
+CREATE FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN public.time_bucket(bucket_width, ts);
+
+ALTER FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) IS 'TimescaleDB''s time_bucket, in reach of BI tools: the start of the bucket (UTC) that a time falls into';
+
+CREATE FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, battery_temp_avg_c double precision, meter_readings bigint, vehicle_readings bigint)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
+        p.battery_temp_sum / nullif(p.vehicle_readings, 0), p.meter_readings, p.vehicle_readings
+    from vehicle_performance(wanted_vehicle, window_from, window_to) as p
+$$;
+
+ALTER FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy summary of one vehicle over [from, to), exact: AC billed through its sessions, DC delivered, loss, DC / AC';
+
+CREATE FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, battery_temp_avg_c double precision, meter_readings bigint, vehicle_readings bigint)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    with bins as (
+        select local_edges(window_from, window_to, unit, zone) as edges
+    ),
+
+    energy as (
+        select
+            e.place, sum(e.kwh_ac) as kwh_ac, sum(e.kwh_dc) as kwh_dc, sum(e.temp_sum) as temp_sum,
+            sum(e.meter_readings)::bigint as meter_readings, sum(e.vehicle_readings)::bigint as vehicle_readings
+        from (
+            select
+                b.place, b.kwh as kwh_ac, b.readings as meter_readings, 0::double precision as kwh_dc,
+                0::bigint as vehicle_readings, 0::double precision as temp_sum
+            from bins
+            cross join lateral billed(bins.edges, wanted_vehicle) as b
+            union all
+            select d.place, 0, 0, d.kwh, d.readings, d.battery_temp_sum
+            from bins
+            cross join lateral delivered(bins.edges, wanted_vehicle) as d
+        ) as e
+        group by e.place
+    )
+
+    select
+        bins.edges[n.place], coalesce(e.kwh_ac, 0), coalesce(e.kwh_dc, 0),
+        coalesce(e.kwh_ac, 0) - coalesce(e.kwh_dc, 0), e.kwh_dc / nullif(e.kwh_ac, 0),
+        e.temp_sum / nullif(e.vehicle_readings, 0), coalesce(e.meter_readings, 0), coalesce(e.vehicle_readings, 0)
+    from bins
+    cross join lateral generate_series(1, cardinality(bins.edges) - 1) as n (place)
+    left join energy as e on n.place = e.place
+    order by n.place
+$$;
+
+ALTER FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) IS 'Energy of one vehicle by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+
 CREATE FUNCTION public.apply_settings(names text[], setting_values double precision[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
@@ -173,6 +285,29 @@ $$;
 ALTER FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) IS 'The hours or days (UTC, by the width) that have one of the edges strictly inside';
+
+CREATE FUNCTION public.cut_parts(span tstzrange, width interval) RETURNS TABLE(bin timestamp with time zone, part_from timestamp with time zone, part_to timestamp with time zone)
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select
+        date_bin(width, lower(span), '2000-01-01 00:00+00'),
+        lower(span),
+        least(date_bin(width, lower(span), '2000-01-01 00:00+00') + width, upper(span))
+    where date_bin(width, lower(span), '2000-01-01 00:00+00') < lower(span)
+    union all
+    select
+        date_bin(width, upper(span), '2000-01-01 00:00+00'),
+        date_bin(width, upper(span), '2000-01-01 00:00+00'),
+        upper(span)
+    where
+        date_bin(width, upper(span), '2000-01-01 00:00+00') < upper(span)
+        -- Else the row above covers it: the span begins inside the bin that it ends in.
+        and date_bin(width, upper(span), '2000-01-01 00:00+00') >= lower(span)
+$$;
+
+ALTER FUNCTION public.cut_parts(span tstzrange, width interval) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.cut_parts(span tstzrange, width interval) IS 'Hours or days (UTC, by the width) that a span covers in part, and that part; at most two, none of an empty span';
 
 CREATE FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) RETURNS TABLE(place integer, kwh double precision, readings bigint, battery_temp_sum double precision, battery_temp_min double precision, battery_temp_max double precision, soc_min double precision, soc_max double precision, soc_first double precision, soc_last double precision)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -507,6 +642,33 @@ ALTER FUNCTION public.fleet_performance(window_from timestamp with time zone, wi
 
 COMMENT ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) IS 'vehicle_performance of every vehicle that drew or reported something in [from, to)';
 
+CREATE FUNCTION public.fleet_totals(edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint, vehicles bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        t.place,
+        sum(t.kwh_ac),
+        sum(t.kwh_dc),
+        sum(t.meter_readings)::bigint,
+        sum(t.vehicle_readings)::bigint,
+        count(distinct t.vehicle_id)
+    from (
+        select
+            b.place, b.vehicle_id, b.kwh as kwh_ac, b.readings as meter_readings,
+            0::double precision as kwh_dc, 0::bigint as vehicle_readings
+        from billed(edges) as b
+        union all
+        select d.place, d.vehicle_id, 0, 0, d.kwh, d.readings
+        from fleet_delivered(edges) as d
+    ) as t
+    group by t.place
+$$;
+
+ALTER FUNCTION public.fleet_totals(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) IS 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window; for the schema bi';
+
 CREATE FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS SETOF timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'public'
@@ -542,6 +704,32 @@ $$;
 ALTER FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Rolled-up hours in [from, to) of which raw rows have been dropped since';
+
+CREATE FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) RETURNS timestamp with time zone[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    step interval := ('1 ' || unit)::interval;
+    edges timestamptz[];
+begin
+    if unit not in ('hour', 'day', 'week', 'month') then
+        raise exception 'unit must be hour, day, week or month, not %', unit using errcode = '22023';
+    end if;
+    if window_to - window_from > 10000 * step then
+        raise exception 'more than 10,000 windows of a %', unit using errcode = '22023';
+    end if;
+    select array_agg(e.edge order by e.edge)
+    into edges
+    from generate_series(date_trunc(unit, window_from, zone), window_to + step, step, zone) as e (edge)
+    where e.edge < window_to or e.edge - step < window_to;
+    return edges;
+end
+$$;
+
+ALTER FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) IS 'The ends of the hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
 
 CREATE FUNCTION public.log_session_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -666,6 +854,24 @@ $$;
 ALTER FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) IS 'AC energy (kWh) and readings of one meter in a span, window by window, from rollups where they are exact';
+
+CREATE FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) RETURNS TABLE(hour timestamp with time zone, kwh double precision, readings bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+begin
+    return query
+    select time_bucket('1 hour', r.recorded_at), sum(r.kwh_consumed_ac), count(*)
+    from meter_reading as r
+    where r.meter_id = wanted_meter and r.recorded_at >= span_from and r.recorded_at < span_to
+    group by 1;
+end
+$$;
+
+ALTER FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) IS 'AC energy (kWh) and readings of one meter in [from, to), by hour, from the raw rows; for views of the schema bi';
 
 CREATE FUNCTION public.note_refresh() RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -838,42 +1044,31 @@ ALTER FUNCTION public.refuse_session_message(refused public.session_message, why
 
 COMMENT ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) IS 'Keeps a message about a session that cannot be used as a dead letter';
 
-CREATE FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) RETURNS TABLE(days tstzmultirange, hours tstzmultirange)
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) RETURNS record
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'auto'
     AS $$
-    with span as (
-        select tstzrange(edges[1], edges[array_upper(edges, 1)]) as asked
-    ),
-
-    fresh as (
-        select
-            tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span.asked)
-            - coalesce(
-                (
-                    select range_agg(tstzrange(s.hour, s.hour + interval '1 hour'))
-                    from rollup_stale as s
-                    where
-                        s.stream = wanted
-                        and s.hour > lower(span.asked) - interval '1 hour'
-                        and s.hour < upper(span.asked)
-                ),
-                '{}'
-            ) as hours
-        from rollup_progress as p
-        cross join span
-        where p.stream = wanted
-    )
-
-    select
-        fresh.hours - cut_bins(edges, interval '1 day') as days,
-        fresh.hours - cut_bins(edges, interval '1 hour') as hours
-    from fresh
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+begin
+    select tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span) - coalesce(stale.hours, '{}')
+    into hours
+    from rollup_progress as p
+    cross join (
+        select range_agg(tstzrange(s.hour, s.hour + interval '1 hour')) as hours
+        from rollup_stale as s
+        where s.stream = wanted and s.hour > lower(span) - interval '1 hour' and s.hour < upper(span)
+    ) as stale
+    where p.stream = wanted;
+    days := hours - cut_bins(edges, interval '1 day');
+    hours := hours - cut_bins(edges, interval '1 hour');
+end
 $$;
 
-ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) IS 'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
+COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) IS 'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
 
 CREATE FUNCTION public.rollup_work(wanted text) RETURNS TABLE(hour_from timestamp with time zone, hour_to timestamp with time zone, stale_ids bigint[])
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1050,12 +1245,12 @@ ALTER FUNCTION public.settle_session_messages(wanted_meter text) OWNER TO fleetw
 COMMENT ON FUNCTION public.settle_session_messages(wanted_meter text) IS 'Uses the waiting messages of a meter that fit by now';
 
 CREATE FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) RETURNS TABLE(days tstzmultirange, hours tstzmultirange, rest tstzmultirange)
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select
         whole.days,
-        whole.hours - whole.days,
-        tstzmultirange(asked) - whole.hours - whole.days
+        whole.hours - whole.days as hours,
+        tstzmultirange(asked) - whole.hours - whole.days as rest
     from (
         select
             coalesce(
@@ -1072,6 +1267,8 @@ CREATE FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange,
                 ),
                 '{}'
             ) as hours
+        -- Worked out once, however often a query names the parts.
+        offset 0
     ) as whole
 $$;
 
@@ -1299,166 +1496,94 @@ ALTER FUNCTION public.vehicle_performance(wanted_vehicle text, window_from times
 
 COMMENT ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
 
+CREATE FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) RETURNS TABLE(hour timestamp with time zone, kwh double precision, readings bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+begin
+    return query
+    select time_bucket('1 hour', r.recorded_at), sum(r.kwh_delivered_dc), count(*)
+    from vehicle_reading as r
+    where r.vehicle_id = wanted_vehicle and r.recorded_at >= span_from and r.recorded_at < span_to
+    group by 1;
+end
+$$;
+
+ALTER FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) IS 'DC energy (kWh) and readings of one vehicle in [from, to), by hour, from the raw rows; for views of the schema bi';
+
 CREATE FUNCTION public.whole_bins(span tstzrange, width interval) RETURNS tstzrange
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select
         case
-            when isempty(span) or bins.first >= bins.last then 'empty'::tstzrange
-            else tstzrange(bins.first, bins.last)
+            when isempty(span) then span
+            else tstzrange(
+                date_bin(width, lower(span) + width - interval '1 microsecond', '2000-01-01 00:00+00'),
+                -- A span without a whole bin would end before it starts.
+                greatest(
+                    date_bin(width, lower(span) + width - interval '1 microsecond', '2000-01-01 00:00+00'),
+                    date_bin(width, upper(span), '2000-01-01 00:00+00')
+                )
+            )
         end
-    from (
-        select
-            date_bin(width, lower(span), '2000-01-01 00:00+00')
-            + case when date_bin(width, lower(span), '2000-01-01 00:00+00') < lower(span) then width else '0' end
-                as first,
-            date_bin(width, upper(span), '2000-01-01 00:00+00') as last
-    ) as bins
 $$;
 
 ALTER FUNCTION public.whole_bins(span tstzrange, width interval) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.whole_bins(span tstzrange, width interval) IS 'The longest run of whole hours or days (UTC, by the width) inside a half-open span; empty when it holds none';
 
-CREATE TABLE public.alembic_version (
-    version_num character varying(32) NOT NULL
-);
+CREATE FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS timestamp with time zone[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select window_from || array(
+        select inner_edges.edge
+        from (
+            select midnight at time zone zone as edge
+            from generate_series(
+                date_trunc('day', window_from at time zone zone), window_to at time zone zone, interval '1 day'
+            ) as days (midnight)
+            where width = 'day'
+            union
+            select hours.edge
+            from generate_series(
+                date_trunc('hour', window_from, zone), window_to, interval '1 hour'
+            ) as hours (edge)
+            where width = 'hour'
+        ) as inner_edges
+        where inner_edges.edge > window_from and inner_edges.edge < window_to
+        order by inner_edges.edge
+    ) || window_to
+$$;
 
-ALTER TABLE public.alembic_version OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) OWNER TO fleetwatt_owner;
 
-COMMENT ON TABLE public.alembic_version IS 'Which migration this database has reached; written by Alembic';
+COMMENT ON FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) IS 'Ends of the hours or days (by the width) of a time zone that cover [from, to); the first and last may be cut';
 
-COMMENT ON COLUMN public.alembic_version.version_num IS 'Revision, the number of a file in sql/migrations';
+CREATE VIEW public.connected_span AS
+ SELECT s.vehicle_id,
+    s.meter_id,
+    s.during,
+    part.span
+   FROM (public.charging_session s
+     CROSS JOIN LATERAL unnest((tstzmultirange(s.during) - COALESCE(( SELECT range_agg(o.during) AS range_agg
+           FROM public.charging_session o
+          WHERE ((o.vehicle_id = s.vehicle_id) AND (o.during && s.during) AND (o.meter_id <> s.meter_id))), '{}'::tstzmultirange))) part(span));
 
-CREATE TABLE public.dead_letter (
-    dead_letter_id bigint NOT NULL,
-    received_at timestamp with time zone DEFAULT now() NOT NULL,
-    origin text NOT NULL,
-    kind text,
-    device_id text,
-    code text NOT NULL,
-    field text,
-    message text NOT NULL,
-    raw bytea NOT NULL,
-    raw_size bigint NOT NULL,
-    CONSTRAINT dead_letter_kind_check CHECK ((kind = ANY (ARRAY['meter'::text, 'vehicle'::text])))
-);
+ALTER VIEW public.connected_span OWNER TO fleetwatt_owner;
 
-ALTER TABLE public.dead_letter OWNER TO fleetwatt_owner;
+COMMENT ON VIEW public.connected_span IS 'When each vehicle drew from a meter and from no other';
 
-COMMENT ON TABLE public.dead_letter IS 'What was refused, with its raw bytes and the reason, so that nothing sent is lost';
+COMMENT ON COLUMN public.connected_span.vehicle_id IS 'The vehicle';
 
-COMMENT ON COLUMN public.dead_letter.dead_letter_id IS 'Running number';
+COMMENT ON COLUMN public.connected_span.meter_id IS 'The meter';
 
-COMMENT ON COLUMN public.dead_letter.received_at IS 'When it was refused';
+COMMENT ON COLUMN public.connected_span.during IS 'The whole session';
 
-COMMENT ON COLUMN public.dead_letter.origin IS 'Where it came from: mqtt:<topic>, http:<route> or import:<file>:<line>';
-
-COMMENT ON COLUMN public.dead_letter.kind IS 'meter or vehicle, where that could be told';
-
-COMMENT ON COLUMN public.dead_letter.device_id IS 'The device, where that could be told';
-
-COMMENT ON COLUMN public.dead_letter.code IS 'Stable reason code, as in the HTTP answers';
-
-COMMENT ON COLUMN public.dead_letter.field IS 'The field to blame, if there is one';
-
-COMMENT ON COLUMN public.dead_letter.message IS 'The reason in words';
-
-COMMENT ON COLUMN public.dead_letter.raw IS 'The payload as it was received, cut off at FLEETWATT_DEAD_LETTER_MAX_BYTES';
-
-COMMENT ON COLUMN public.dead_letter.raw_size IS 'Size of the whole payload in bytes, also where raw was cut off';
-
-ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.dead_letter_dead_letter_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
-CREATE TABLE public.engine_setting (
-    name text NOT NULL COLLATE pg_catalog."C",
-    value double precision NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-ALTER TABLE public.engine_setting OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.engine_setting IS 'Settings that the database itself works by, written by the service at its start; one that is missing has its default';
-
-COMMENT ON COLUMN public.engine_setting.name IS 'The setting FLEETWATT_<NAME>, in lower case';
-
-COMMENT ON COLUMN public.engine_setting.value IS 'Its value';
-
-COMMENT ON COLUMN public.engine_setting.updated_at IS 'When it last changed';
-
-CREATE TABLE public.ingest_minute (
-    minute timestamp with time zone NOT NULL,
-    writer text NOT NULL COLLATE pg_catalog."C",
-    kind text NOT NULL COLLATE pg_catalog."C",
-    accepted bigint DEFAULT 0 NOT NULL,
-    duplicates bigint DEFAULT 0 NOT NULL,
-    conflicts bigint DEFAULT 0 NOT NULL,
-    lag_s_count bigint DEFAULT 0 NOT NULL,
-    lag_s_sum double precision DEFAULT 0 NOT NULL,
-    lag_s_max double precision DEFAULT 0 NOT NULL,
-    CONSTRAINT ingest_minute_kind_check CHECK ((kind = ANY (ARRAY['meter'::text, 'vehicle'::text])))
-)
-WITH (fillfactor='50');
-
-ALTER TABLE public.ingest_minute OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.ingest_minute IS 'Exact counters of what each writer stored, minute by minute, written in the transaction that stores the readings';
-
-COMMENT ON COLUMN public.ingest_minute.minute IS 'Minute of the transaction';
-
-COMMENT ON COLUMN public.ingest_minute.writer IS 'Process that wrote: its role and client id';
-
-COMMENT ON COLUMN public.ingest_minute.kind IS 'meter or vehicle';
-
-COMMENT ON COLUMN public.ingest_minute.accepted IS 'Readings stored';
-
-COMMENT ON COLUMN public.ingest_minute.duplicates IS 'Readings that were stored already, with the same values';
-
-COMMENT ON COLUMN public.ingest_minute.conflicts IS 'Readings refused because other values are stored under their key';
-
-COMMENT ON COLUMN public.ingest_minute.lag_s_count IS 'Lags summed up: the newest accepted reading of each device and batch';
-
-COMMENT ON COLUMN public.ingest_minute.lag_s_sum IS 'Sum of these lags (time of writing - recorded_at), s';
-
-COMMENT ON COLUMN public.ingest_minute.lag_s_max IS 'Largest of these lags, s';
-
-CREATE TABLE public.meter_daily_stored (
-    meter_id text NOT NULL COLLATE pg_catalog."C",
-    day timestamp with time zone NOT NULL,
-    readings bigint NOT NULL,
-    kwh_ac double precision NOT NULL,
-    kwh_ac_max double precision NOT NULL,
-    voltage_sum double precision NOT NULL,
-    voltage_min double precision NOT NULL,
-    voltage_max double precision NOT NULL
-);
-
-ALTER TABLE public.meter_daily_stored OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.meter_daily_stored IS 'Days (UTC) of meters that are rolled up, where rollup_progress and rollup_stale say so';
-
-COMMENT ON COLUMN public.meter_daily_stored.meter_id IS 'The meter''s id';
-
-COMMENT ON COLUMN public.meter_daily_stored.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
-
-COMMENT ON COLUMN public.meter_daily_stored.readings IS 'Readings in the day';
-
-COMMENT ON COLUMN public.meter_daily_stored.kwh_ac IS 'AC energy drawn from the grid, kWh';
-
-COMMENT ON COLUMN public.meter_daily_stored.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
-
-COMMENT ON COLUMN public.meter_daily_stored.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
-
-COMMENT ON COLUMN public.meter_daily_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
-
-COMMENT ON COLUMN public.meter_daily_stored.voltage_max IS 'Highest mean voltage of a reading, V';
+COMMENT ON COLUMN public.connected_span.span IS 'A part of it in which no other session of the vehicle lasted';
 
 CREATE TABLE public.meter_hourly_stored (
     meter_id text NOT NULL COLLATE pg_catalog."C",
@@ -1490,30 +1615,6 @@ COMMENT ON COLUMN public.meter_hourly_stored.voltage_sum IS 'Sum of the readings
 COMMENT ON COLUMN public.meter_hourly_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
 
 COMMENT ON COLUMN public.meter_hourly_stored.voltage_max IS 'Highest mean voltage of a reading, V';
-
-CREATE TABLE public.meter_reading (
-    meter_id text NOT NULL COLLATE pg_catalog."C",
-    recorded_at timestamp with time zone NOT NULL,
-    kwh_consumed_ac double precision NOT NULL,
-    voltage double precision NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT meter_reading_kwh_consumed_ac_check CHECK (((kwh_consumed_ac >= (0)::double precision) AND (kwh_consumed_ac <= (1000)::double precision))),
-    CONSTRAINT meter_reading_voltage_check CHECK (((voltage >= (0)::double precision) AND (voltage <= (1000)::double precision)))
-);
-
-ALTER TABLE public.meter_reading OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.meter_reading IS 'AC readings of smart meters, one row per meter and timestamp; never updated';
-
-COMMENT ON COLUMN public.meter_reading.meter_id IS 'The meter''s id as the device sends it';
-
-COMMENT ON COLUMN public.meter_reading.recorded_at IS 'End of the interval, by the device''s clock';
-
-COMMENT ON COLUMN public.meter_reading.kwh_consumed_ac IS 'AC energy drawn from the grid in the interval, kWh';
-
-COMMENT ON COLUMN public.meter_reading.voltage IS 'Mean grid voltage of the interval, V';
-
-COMMENT ON COLUMN public.meter_reading.ingested_at IS 'Start of the transaction that stored the row';
 
 CREATE TABLE public.rollup_progress (
     stream text NOT NULL COLLATE pg_catalog."C",
@@ -1551,6 +1652,265 @@ COMMENT ON COLUMN public.rollup_progress.failed_at IS 'When a refresh last faile
 COMMENT ON COLUMN public.rollup_progress.failures IS 'Refreshes that failed so far';
 
 COMMENT ON COLUMN public.rollup_progress.last_error IS 'What the last failure said';
+
+CREATE TABLE public.vehicle_hourly_stored (
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_dc double precision NOT NULL,
+    kwh_dc_max double precision NOT NULL,
+    battery_temp_sum double precision NOT NULL,
+    battery_temp_min double precision NOT NULL,
+    battery_temp_max double precision NOT NULL,
+    soc_min double precision NOT NULL,
+    soc_max double precision NOT NULL,
+    soc_first double precision NOT NULL,
+    soc_last double precision NOT NULL
+);
+
+ALTER TABLE public.vehicle_hourly_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.vehicle_hourly_stored IS 'Hours of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_last IS 'Last state of charge, percent';
+
+CREATE VIEW public.connected_hourly AS
+ SELECT c.meter_id,
+    h.hour,
+    h.kwh_ac,
+    h.readings AS meter_readings,
+    (0)::double precision AS kwh_dc,
+    (0)::bigint AS vehicle_readings
+   FROM ((public.rollup_progress p
+     JOIN public.meter_hourly_stored h ON ((p.refreshed_until > h.hour)))
+     JOIN public.connected_span c ON (((h.meter_id = c.meter_id) AND (c.during @> tstzrange(h.hour, (h.hour + '01:00:00'::interval))) AND (h.hour >= lower(c.span)) AND (h.hour <= (COALESCE(upper(c.span), 'infinity'::timestamp with time zone) - '01:00:00'::interval)))))
+  WHERE (p.stream = 'meter'::text)
+UNION ALL
+ SELECT c.meter_id,
+    e.bin AS hour,
+    r.kwh AS kwh_ac,
+    r.readings AS meter_readings,
+    0 AS kwh_dc,
+    0 AS vehicle_readings
+   FROM (((public.rollup_progress p
+     CROSS JOIN public.connected_span c)
+     CROSS JOIN LATERAL public.cut_parts((c.span * tstzrange(NULL::timestamp with time zone, p.refreshed_until)), '01:00:00'::interval) e(bin, part_from, part_to))
+     CROSS JOIN LATERAL public.meter_raw_hours(c.meter_id, e.part_from, e.part_to) r(hour, kwh, readings))
+  WHERE (p.stream = 'meter'::text)
+UNION ALL
+ SELECT c.meter_id,
+    r.hour,
+    r.kwh AS kwh_ac,
+    r.readings AS meter_readings,
+    0 AS kwh_dc,
+    0 AS vehicle_readings
+   FROM ((public.rollup_progress p
+     JOIN public.connected_span c ON (((c.during && tstzrange(p.refreshed_until, NULL::timestamp with time zone)) AND (c.span && tstzrange(p.refreshed_until, NULL::timestamp with time zone)))))
+     CROSS JOIN LATERAL public.meter_raw_hours(c.meter_id, GREATEST(lower(c.span), p.refreshed_until), COALESCE(upper(c.span), 'infinity'::timestamp with time zone)) r(hour, kwh, readings))
+  WHERE (p.stream = 'meter'::text)
+UNION ALL
+ SELECT c.meter_id,
+    h.hour,
+    0 AS kwh_ac,
+    0 AS meter_readings,
+    h.kwh_dc,
+    h.readings AS vehicle_readings
+   FROM ((public.rollup_progress p
+     JOIN public.vehicle_hourly_stored h ON ((p.refreshed_until > h.hour)))
+     JOIN public.connected_span c ON (((h.vehicle_id = c.vehicle_id) AND (c.during @> tstzrange(h.hour, (h.hour + '01:00:00'::interval))) AND (h.hour >= lower(c.span)) AND (h.hour <= (COALESCE(upper(c.span), 'infinity'::timestamp with time zone) - '01:00:00'::interval)))))
+  WHERE (p.stream = 'vehicle'::text)
+UNION ALL
+ SELECT c.meter_id,
+    e.bin AS hour,
+    0 AS kwh_ac,
+    0 AS meter_readings,
+    r.kwh AS kwh_dc,
+    r.readings AS vehicle_readings
+   FROM (((public.rollup_progress p
+     CROSS JOIN public.connected_span c)
+     CROSS JOIN LATERAL public.cut_parts((c.span * tstzrange(NULL::timestamp with time zone, p.refreshed_until)), '01:00:00'::interval) e(bin, part_from, part_to))
+     CROSS JOIN LATERAL public.vehicle_raw_hours(c.vehicle_id, e.part_from, e.part_to) r(hour, kwh, readings))
+  WHERE (p.stream = 'vehicle'::text)
+UNION ALL
+ SELECT c.meter_id,
+    r.hour,
+    0 AS kwh_ac,
+    0 AS meter_readings,
+    r.kwh AS kwh_dc,
+    r.readings AS vehicle_readings
+   FROM ((public.rollup_progress p
+     JOIN public.connected_span c ON (((c.during && tstzrange(p.refreshed_until, NULL::timestamp with time zone)) AND (c.span && tstzrange(p.refreshed_until, NULL::timestamp with time zone)))))
+     CROSS JOIN LATERAL public.vehicle_raw_hours(c.vehicle_id, GREATEST(lower(c.span), p.refreshed_until), COALESCE(upper(c.span), 'infinity'::timestamp with time zone)) r(hour, kwh, readings))
+  WHERE (p.stream = 'vehicle'::text);
+
+ALTER VIEW public.connected_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.connected_hourly IS 'AC and DC of each meter while a vehicle drew from it alone, by hour; several rows an hour and meter, to be summed';
+
+COMMENT ON COLUMN public.connected_hourly.meter_id IS 'The meter';
+
+COMMENT ON COLUMN public.connected_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN public.connected_hourly.kwh_ac IS 'AC energy while connected, kWh';
+
+COMMENT ON COLUMN public.connected_hourly.meter_readings IS 'Readings of the meter while connected';
+
+COMMENT ON COLUMN public.connected_hourly.kwh_dc IS 'DC energy that the vehicle reported while connected, kWh';
+
+COMMENT ON COLUMN public.connected_hourly.vehicle_readings IS 'Readings of the vehicle while connected';
+
+CREATE VIEW bi.charger_efficiency_daily AS
+ SELECT meter_id,
+    day,
+    sum(kwh_ac) AS kwh_ac,
+    sum(kwh_dc) AS kwh_dc,
+    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
+    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
+    (sum(meter_readings))::bigint AS meter_readings,
+    (sum(vehicle_readings))::bigint AS vehicle_readings
+   FROM ( SELECT connected_hourly.meter_id,
+            public.time_bucket('1 day'::interval, connected_hourly.hour) AS day,
+            connected_hourly.kwh_ac,
+            connected_hourly.kwh_dc,
+            connected_hourly.meter_readings,
+            connected_hourly.vehicle_readings
+           FROM public.connected_hourly) e
+  GROUP BY meter_id, day;
+
+ALTER VIEW bi.charger_efficiency_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.charger_efficiency_daily IS 'AC and DC of each charger (meter) while a vehicle drew from it alone, by day (UTC)';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_ac IS 'AC energy while connected, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_dc IS 'DC energy that the connected vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.meter_readings IS 'Readings of the meter while connected';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.vehicle_readings IS 'Readings of the connected vehicle';
+
+CREATE VIEW bi.charger_efficiency_hourly AS
+ SELECT meter_id,
+    hour,
+    sum(kwh_ac) AS kwh_ac,
+    sum(kwh_dc) AS kwh_dc,
+    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
+    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
+    (sum(meter_readings))::bigint AS meter_readings,
+    (sum(vehicle_readings))::bigint AS vehicle_readings
+   FROM ( SELECT connected_hourly.meter_id,
+            connected_hourly.hour,
+            connected_hourly.kwh_ac,
+            connected_hourly.kwh_dc,
+            connected_hourly.meter_readings,
+            connected_hourly.vehicle_readings
+           FROM public.connected_hourly) e
+  GROUP BY meter_id, hour;
+
+ALTER VIEW bi.charger_efficiency_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.charger_efficiency_hourly IS 'AC and DC of each charger (meter) while a vehicle drew from it alone, by hour';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_ac IS 'AC energy while connected, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_dc IS 'DC energy that the connected vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.meter_readings IS 'Readings of the meter while connected';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.vehicle_readings IS 'Readings of the connected vehicle';
+
+CREATE TABLE public.meter_daily_stored (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    day timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_ac double precision NOT NULL,
+    kwh_ac_max double precision NOT NULL,
+    voltage_sum double precision NOT NULL,
+    voltage_min double precision NOT NULL,
+    voltage_max double precision NOT NULL
+);
+
+ALTER TABLE public.meter_daily_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.meter_daily_stored IS 'Days (UTC) of meters that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.meter_daily_stored.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_daily_stored.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.meter_daily_stored.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.meter_daily_stored.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN public.meter_daily_stored.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_max IS 'Highest mean voltage of a reading, V';
+
+CREATE TABLE public.meter_reading (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    recorded_at timestamp with time zone NOT NULL,
+    kwh_consumed_ac double precision NOT NULL,
+    voltage double precision NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT meter_reading_kwh_consumed_ac_check CHECK (((kwh_consumed_ac >= (0)::double precision) AND (kwh_consumed_ac <= (1000)::double precision))),
+    CONSTRAINT meter_reading_voltage_check CHECK (((voltage >= (0)::double precision) AND (voltage <= (1000)::double precision)))
+);
+
+ALTER TABLE public.meter_reading OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.meter_reading IS 'AC readings of smart meters, one row per meter and timestamp; never updated';
+
+COMMENT ON COLUMN public.meter_reading.meter_id IS 'The meter''s id as the device sends it';
+
+COMMENT ON COLUMN public.meter_reading.recorded_at IS 'End of the interval, by the device''s clock';
+
+COMMENT ON COLUMN public.meter_reading.kwh_consumed_ac IS 'AC energy drawn from the grid in the interval, kWh';
+
+COMMENT ON COLUMN public.meter_reading.voltage IS 'Mean grid voltage of the interval, V';
+
+COMMENT ON COLUMN public.meter_reading.ingested_at IS 'Start of the transaction that stored the row';
 
 CREATE VIEW public.meter_hourly AS
  SELECT meter_hourly_stored.meter_id,
@@ -1648,148 +2008,6 @@ COMMENT ON COLUMN public.meter_daily.voltage_min IS 'Lowest mean voltage of a re
 
 COMMENT ON COLUMN public.meter_daily.voltage_max IS 'Highest mean voltage of a reading, V';
 
-CREATE TABLE public.meter_state (
-    meter_id text NOT NULL COLLATE pg_catalog."C",
-    recorded_at timestamp with time zone NOT NULL,
-    kwh_consumed_ac double precision NOT NULL,
-    voltage double precision NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-)
-WITH (fillfactor='50');
-
-ALTER TABLE public.meter_state OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.meter_state IS 'Hot state: the newest reading of each meter, written with the history';
-
-COMMENT ON COLUMN public.meter_state.meter_id IS 'The meter''s id';
-
-COMMENT ON COLUMN public.meter_state.recorded_at IS 'Timestamp of the newest reading';
-
-COMMENT ON COLUMN public.meter_state.kwh_consumed_ac IS 'AC energy of the newest interval, kWh';
-
-COMMENT ON COLUMN public.meter_state.voltage IS 'Mean grid voltage of the newest interval, V';
-
-COMMENT ON COLUMN public.meter_state.updated_at IS 'When the row was last written';
-
-CREATE VIEW public.rollup_health AS
- SELECT stream,
-    refreshed_until,
-    refreshed_at,
-    failed_at,
-    failures,
-    last_error
-   FROM public.rollup_progress;
-
-ALTER VIEW public.rollup_health OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW public.rollup_health IS 'How fresh the rollups are and what went wrong, one row a stream';
-
-COMMENT ON COLUMN public.rollup_health.stream IS 'meter or vehicle';
-
-COMMENT ON COLUMN public.rollup_health.refreshed_until IS 'Every hour before this is rolled up, except those in rollup_stale';
-
-COMMENT ON COLUMN public.rollup_health.refreshed_at IS 'When a refresh last came to its end';
-
-COMMENT ON COLUMN public.rollup_health.failed_at IS 'When a refresh last failed';
-
-COMMENT ON COLUMN public.rollup_health.failures IS 'Refreshes that failed so far';
-
-COMMENT ON COLUMN public.rollup_health.last_error IS 'What the last failure said';
-
-CREATE TABLE public.rollup_stale (
-    stale_id bigint NOT NULL,
-    stream text NOT NULL COLLATE pg_catalog."C",
-    hour timestamp with time zone NOT NULL,
-    logged_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT rollup_stale_stream_check CHECK ((stream = ANY (ARRAY['meter'::text, 'vehicle'::text])))
-);
-
-ALTER TABLE public.rollup_stale OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.rollup_stale IS 'Append-only log of the hours that readings touched after they could have been rolled up';
-
-COMMENT ON COLUMN public.rollup_stale.stale_id IS 'Running number; a refresh deletes exactly those that it saw before it began';
-
-COMMENT ON COLUMN public.rollup_stale.stream IS 'meter or vehicle';
-
-COMMENT ON COLUMN public.rollup_stale.hour IS 'The hour that the readings fell into';
-
-COMMENT ON COLUMN public.rollup_stale.logged_at IS 'Start of the transaction that stored the readings';
-
-ALTER TABLE public.rollup_stale ALTER COLUMN stale_id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.rollup_stale_stale_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
-CREATE TABLE public.session_change (
-    change_id bigint NOT NULL,
-    session_id text NOT NULL COLLATE pg_catalog."C",
-    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    action text NOT NULL,
-    source text NOT NULL,
-    vehicle_before text COLLATE pg_catalog."C",
-    meter_before text COLLATE pg_catalog."C",
-    started_before timestamp with time zone,
-    ended_before timestamp with time zone,
-    vehicle_after text COLLATE pg_catalog."C",
-    meter_after text COLLATE pg_catalog."C",
-    started_after timestamp with time zone,
-    ended_after timestamp with time zone,
-    CONSTRAINT session_change_action_check CHECK ((action = ANY (ARRAY['started'::text, 'recorded'::text, 'ended'::text, 'reopened'::text, 'corrected'::text, 'deleted'::text])))
-);
-
-ALTER TABLE public.session_change OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.session_change IS 'Audit trail: each change of a charging session, written by a trigger of charging_session and by nothing else';
-
-COMMENT ON COLUMN public.session_change.change_id IS 'Running number';
-
-COMMENT ON COLUMN public.session_change.session_id IS 'The session that was changed';
-
-COMMENT ON COLUMN public.session_change.changed_at IS 'When it was changed';
-
-COMMENT ON COLUMN public.session_change.action IS 'started (open), recorded (with its end), ended, reopened, corrected (anything else), deleted';
-
-COMMENT ON COLUMN public.session_change.source IS 'Who changed it: http, mqtt, import, seed, cli, standing assignment; sql when nobody says (fleetwatt.source)';
-
-COMMENT ON COLUMN public.session_change.vehicle_before IS 'The vehicle before; null for a new session, like all before';
-
-COMMENT ON COLUMN public.session_change.meter_before IS 'The meter before';
-
-COMMENT ON COLUMN public.session_change.started_before IS 'The start before';
-
-COMMENT ON COLUMN public.session_change.ended_before IS 'The end before; null also while the session was open';
-
-COMMENT ON COLUMN public.session_change.vehicle_after IS 'The vehicle since; null for a deleted session, like all after';
-
-COMMENT ON COLUMN public.session_change.meter_after IS 'The meter since';
-
-COMMENT ON COLUMN public.session_change.started_after IS 'The start since';
-
-COMMENT ON COLUMN public.session_change.ended_after IS 'The end since; null also while the session is open';
-
-ALTER TABLE public.session_change ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.session_change_change_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
-ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME public.session_message_message_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
 CREATE TABLE public.vehicle_daily_stored (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
     day timestamp with time zone NOT NULL,
@@ -1832,49 +2050,6 @@ COMMENT ON COLUMN public.vehicle_daily_stored.soc_max IS 'Highest state of charg
 COMMENT ON COLUMN public.vehicle_daily_stored.soc_first IS 'First state of charge, percent';
 
 COMMENT ON COLUMN public.vehicle_daily_stored.soc_last IS 'Last state of charge, percent';
-
-CREATE TABLE public.vehicle_hourly_stored (
-    vehicle_id text NOT NULL COLLATE pg_catalog."C",
-    hour timestamp with time zone NOT NULL,
-    readings bigint NOT NULL,
-    kwh_dc double precision NOT NULL,
-    kwh_dc_max double precision NOT NULL,
-    battery_temp_sum double precision NOT NULL,
-    battery_temp_min double precision NOT NULL,
-    battery_temp_max double precision NOT NULL,
-    soc_min double precision NOT NULL,
-    soc_max double precision NOT NULL,
-    soc_first double precision NOT NULL,
-    soc_last double precision NOT NULL
-);
-
-ALTER TABLE public.vehicle_hourly_stored OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.vehicle_hourly_stored IS 'Hours of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.vehicle_id IS 'The vehicle''s id';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.readings IS 'Readings in the hour';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc IS 'DC energy that reached the battery, kWh';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_min IS 'Lowest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_max IS 'Highest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_first IS 'First state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_last IS 'Last state of charge, percent';
 
 CREATE TABLE public.vehicle_reading (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
@@ -2032,6 +2207,208 @@ COMMENT ON COLUMN public.vehicle_daily.soc_first IS 'First state of charge, perc
 
 COMMENT ON COLUMN public.vehicle_daily.soc_last IS 'Last state of charge, percent';
 
+CREATE VIEW bi.fleet_daily AS
+ SELECT u.day,
+    COALESCE(t.kwh_ac, (0)::double precision) AS kwh_ac,
+    COALESCE(t.kwh_dc, (0)::double precision) AS kwh_dc,
+    (COALESCE(t.kwh_ac, (0)::double precision) - COALESCE(t.kwh_dc, (0)::double precision)) AS kwh_lost,
+    (t.kwh_dc / NULLIF(t.kwh_ac, (0)::double precision)) AS efficiency_ratio,
+    COALESCE(t.meter_readings, (0)::bigint) AS meter_readings,
+    COALESCE(t.vehicle_readings, (0)::bigint) AS vehicle_readings,
+    COALESCE(t.vehicles, (0)::bigint) AS vehicles
+   FROM (( SELECT m.day
+           FROM public.meter_daily m
+        UNION
+         SELECT v.day
+           FROM public.vehicle_daily v) u
+     LEFT JOIN LATERAL public.fleet_totals(ARRAY[u.day, (u.day + '24:00:00'::interval)]) t(place, kwh_ac, kwh_dc, meter_readings, vehicle_readings, vehicles) ON (true));
+
+ALTER VIEW bi.fleet_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.fleet_daily IS 'What was billed to the whole fleet and what arrived, by day (UTC); late readings included at once';
+
+COMMENT ON COLUMN bi.fleet_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.fleet_daily.kwh_ac IS 'AC energy billed through sessions, kWh';
+
+COMMENT ON COLUMN bi.fleet_daily.kwh_dc IS 'DC energy that all vehicles reported, kWh';
+
+COMMENT ON COLUMN bi.fleet_daily.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.fleet_daily.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.fleet_daily.meter_readings IS 'Readings of meters in sessions';
+
+COMMENT ON COLUMN bi.fleet_daily.vehicle_readings IS 'Readings of vehicles';
+
+COMMENT ON COLUMN bi.fleet_daily.vehicles IS 'Vehicles that drew or reported something';
+
+CREATE VIEW bi.fleet_hourly AS
+ SELECT u.hour,
+    COALESCE(t.kwh_ac, (0)::double precision) AS kwh_ac,
+    COALESCE(t.kwh_dc, (0)::double precision) AS kwh_dc,
+    (COALESCE(t.kwh_ac, (0)::double precision) - COALESCE(t.kwh_dc, (0)::double precision)) AS kwh_lost,
+    (t.kwh_dc / NULLIF(t.kwh_ac, (0)::double precision)) AS efficiency_ratio,
+    COALESCE(t.meter_readings, (0)::bigint) AS meter_readings,
+    COALESCE(t.vehicle_readings, (0)::bigint) AS vehicle_readings,
+    COALESCE(t.vehicles, (0)::bigint) AS vehicles
+   FROM (( SELECT m.hour
+           FROM public.meter_hourly m
+        UNION
+         SELECT v.hour
+           FROM public.vehicle_hourly v) u
+     LEFT JOIN LATERAL public.fleet_totals(ARRAY[u.hour, (u.hour + '01:00:00'::interval)]) t(place, kwh_ac, kwh_dc, meter_readings, vehicle_readings, vehicles) ON (true));
+
+ALTER VIEW bi.fleet_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.fleet_hourly IS 'What was billed to the whole fleet and what arrived, by hour; late readings included at once';
+
+COMMENT ON COLUMN bi.fleet_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN bi.fleet_hourly.kwh_ac IS 'AC energy billed through sessions, kWh';
+
+COMMENT ON COLUMN bi.fleet_hourly.kwh_dc IS 'DC energy that all vehicles reported, kWh';
+
+COMMENT ON COLUMN bi.fleet_hourly.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.fleet_hourly.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.fleet_hourly.meter_readings IS 'Readings of meters in sessions';
+
+COMMENT ON COLUMN bi.fleet_hourly.vehicle_readings IS 'Readings of vehicles';
+
+COMMENT ON COLUMN bi.fleet_hourly.vehicles IS 'Vehicles that drew or reported something';
+
+CREATE VIEW bi.meter_daily AS
+ SELECT meter_id,
+    day,
+    readings,
+    kwh_ac,
+    kwh_ac_max,
+    (voltage_sum / (readings)::double precision) AS voltage_avg_v,
+    voltage_min AS voltage_min_v,
+    voltage_max AS voltage_max_v
+   FROM public.meter_daily;
+
+ALTER VIEW bi.meter_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.meter_daily IS 'AC by meter and day (UTC), whether or not a session was on; the day in progress included';
+
+COMMENT ON COLUMN bi.meter_daily.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.meter_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.meter_daily.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN bi.meter_daily.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN bi.meter_daily.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN bi.meter_daily.voltage_avg_v IS 'Mean of the readings'' voltages, V';
+
+COMMENT ON COLUMN bi.meter_daily.voltage_min_v IS 'Lowest voltage of a reading, V';
+
+COMMENT ON COLUMN bi.meter_daily.voltage_max_v IS 'Highest voltage of a reading, V';
+
+CREATE VIEW bi.meter_hourly AS
+ SELECT meter_id,
+    hour,
+    readings,
+    kwh_ac,
+    kwh_ac_max,
+    (voltage_sum / (readings)::double precision) AS voltage_avg_v,
+    voltage_min AS voltage_min_v,
+    voltage_max AS voltage_max_v
+   FROM public.meter_hourly;
+
+ALTER VIEW bi.meter_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.meter_hourly IS 'AC by meter and hour, whether or not a session was on; the hours in progress included';
+
+COMMENT ON COLUMN bi.meter_hourly.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.meter_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN bi.meter_hourly.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN bi.meter_hourly.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN bi.meter_hourly.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN bi.meter_hourly.voltage_avg_v IS 'Mean of the readings'' voltages, V';
+
+COMMENT ON COLUMN bi.meter_hourly.voltage_min_v IS 'Lowest voltage of a reading, V';
+
+COMMENT ON COLUMN bi.meter_hourly.voltage_max_v IS 'Highest voltage of a reading, V';
+
+CREATE TABLE public.meter_state (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    recorded_at timestamp with time zone NOT NULL,
+    kwh_consumed_ac double precision NOT NULL,
+    voltage double precision NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE public.meter_state OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.meter_state IS 'Hot state: the newest reading of each meter, written with the history';
+
+COMMENT ON COLUMN public.meter_state.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_state.recorded_at IS 'Timestamp of the newest reading';
+
+COMMENT ON COLUMN public.meter_state.kwh_consumed_ac IS 'AC energy of the newest interval, kWh';
+
+COMMENT ON COLUMN public.meter_state.voltage IS 'Mean grid voltage of the newest interval, V';
+
+COMMENT ON COLUMN public.meter_state.updated_at IS 'When the row was last written';
+
+CREATE VIEW bi.meter_latest AS
+ SELECT meter_id,
+    recorded_at,
+    (GREATEST(EXTRACT(epoch FROM (now() - recorded_at)), (0)::numeric))::double precision AS silent_s,
+    kwh_consumed_ac AS kwh_ac,
+    voltage AS voltage_v,
+    updated_at
+   FROM public.meter_state;
+
+ALTER VIEW bi.meter_latest OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.meter_latest IS 'The newest reading of each meter; one row a meter that ever reported';
+
+COMMENT ON COLUMN bi.meter_latest.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.meter_latest.recorded_at IS 'Timestamp of the newest reading';
+
+COMMENT ON COLUMN bi.meter_latest.silent_s IS 'How long ago that was, s';
+
+COMMENT ON COLUMN bi.meter_latest.kwh_ac IS 'AC energy of the newest interval, kWh';
+
+COMMENT ON COLUMN bi.meter_latest.voltage_v IS 'Mean grid voltage of the newest interval, V';
+
+COMMENT ON COLUMN bi.meter_latest.updated_at IS 'When the reading was stored';
+
+CREATE TABLE public.rollup_stale (
+    stale_id bigint NOT NULL,
+    stream text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    logged_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT rollup_stale_stream_check CHECK ((stream = ANY (ARRAY['meter'::text, 'vehicle'::text])))
+);
+
+ALTER TABLE public.rollup_stale OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.rollup_stale IS 'Append-only log of the hours that readings touched after they could have been rolled up';
+
+COMMENT ON COLUMN public.rollup_stale.stale_id IS 'Running number; a refresh deletes exactly those that it saw before it began';
+
+COMMENT ON COLUMN public.rollup_stale.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.rollup_stale.hour IS 'The hour that the readings fell into';
+
+COMMENT ON COLUMN public.rollup_stale.logged_at IS 'Start of the transaction that stored the readings';
+
 CREATE TABLE public.vehicle_state (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
     recorded_at timestamp with time zone NOT NULL,
@@ -2057,6 +2434,529 @@ COMMENT ON COLUMN public.vehicle_state.kwh_delivered_dc IS 'DC energy of the new
 COMMENT ON COLUMN public.vehicle_state.battery_temp IS 'Battery temperature, degrees Celsius';
 
 COMMENT ON COLUMN public.vehicle_state.updated_at IS 'When the row was last written';
+
+CREATE VIEW bi.rollup_freshness AS
+ SELECT p.stream,
+    p.refreshed_until,
+    p.refreshed_at,
+    (EXTRACT(epoch FROM (now() - p.refreshed_at)))::double precision AS refresh_age_s,
+    s.stale_hours,
+    s.oldest_stale_hour,
+        CASE p.stream
+            WHEN 'meter'::text THEN ( SELECT max(m.recorded_at) AS max
+               FROM public.meter_state m)
+            ELSE ( SELECT max(v.recorded_at) AS max
+               FROM public.vehicle_state v)
+        END AS newest_reading_at
+   FROM (public.rollup_progress p
+     CROSS JOIN LATERAL ( SELECT count(DISTINCT l.hour) AS stale_hours,
+            min(l.hour) AS oldest_stale_hour
+           FROM public.rollup_stale l
+          WHERE (l.stream = p.stream)) s);
+
+ALTER VIEW bi.rollup_freshness OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.rollup_freshness IS 'How fresh the hourly and daily views are; one row for meters, one for vehicles';
+
+COMMENT ON COLUMN bi.rollup_freshness.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN bi.rollup_freshness.refreshed_until IS 'Hours before this are rolled up; those since are summed up as you ask';
+
+COMMENT ON COLUMN bi.rollup_freshness.refreshed_at IS 'When a refresh last came to its end';
+
+COMMENT ON COLUMN bi.rollup_freshness.refresh_age_s IS 'How long ago that was, s; more than some minutes needs looking into';
+
+COMMENT ON COLUMN bi.rollup_freshness.stale_hours IS 'Rolled-up hours that late readings touched since; the next refresh takes them in';
+
+COMMENT ON COLUMN bi.rollup_freshness.oldest_stale_hour IS 'The oldest of these hours; null when there are none';
+
+COMMENT ON COLUMN bi.rollup_freshness.newest_reading_at IS 'Timestamp of the newest reading of any device';
+
+CREATE VIEW bi.sessions AS
+ SELECT session_id,
+    vehicle_id,
+    meter_id,
+    lower(during) AS started_at,
+    upper(during) AS ended_at,
+    upper_inf(during) AS is_open,
+    (GREATEST((EXTRACT(epoch FROM (COALESCE(upper(during), now()) - lower(during))) / (3600)::numeric), (0)::numeric))::double precision AS duration_h,
+    updated_at
+   FROM public.charging_session;
+
+ALTER VIEW bi.sessions OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.sessions IS 'Which vehicle drew from which meter and when; an open session is a standing assignment or still under way';
+
+COMMENT ON COLUMN bi.sessions.session_id IS 'Id of the session';
+
+COMMENT ON COLUMN bi.sessions.vehicle_id IS 'The vehicle that was charged';
+
+COMMENT ON COLUMN bi.sessions.meter_id IS 'The meter that billed the energy';
+
+COMMENT ON COLUMN bi.sessions.started_at IS 'Start, included';
+
+COMMENT ON COLUMN bi.sessions.ended_at IS 'End, excluded; null while the session is open';
+
+COMMENT ON COLUMN bi.sessions.is_open IS 'Whether the session has no end yet';
+
+COMMENT ON COLUMN bi.sessions.duration_h IS 'Length in hours; of an open session, so far';
+
+COMMENT ON COLUMN bi.sessions.updated_at IS 'When the session was last changed';
+
+CREATE VIEW bi.vehicle_daily AS
+ SELECT vehicle_id,
+    day,
+    readings,
+    kwh_dc,
+    kwh_dc_max,
+    (battery_temp_sum / (readings)::double precision) AS battery_temp_avg_c,
+    battery_temp_min AS battery_temp_min_c,
+    battery_temp_max AS battery_temp_max_c,
+    soc_first AS soc_first_percent,
+    soc_last AS soc_last_percent,
+    soc_min AS soc_min_percent,
+    soc_max AS soc_max_percent
+   FROM public.vehicle_daily;
+
+ALTER VIEW bi.vehicle_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.vehicle_daily IS 'DC, battery temperature and SoC by vehicle and day (UTC); the day in progress included';
+
+COMMENT ON COLUMN bi.vehicle_daily.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN bi.vehicle_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.vehicle_daily.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN bi.vehicle_daily.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN bi.vehicle_daily.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN bi.vehicle_daily.battery_temp_avg_c IS 'Mean battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_daily.battery_temp_min_c IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_daily.battery_temp_max_c IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_daily.soc_first_percent IS 'First state of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_daily.soc_last_percent IS 'Last state of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_daily.soc_min_percent IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_daily.soc_max_percent IS 'Highest state of charge, percent';
+
+CREATE VIEW public.billed_hourly AS
+ SELECT s.vehicle_id,
+    h.hour,
+    h.kwh_ac,
+    h.readings
+   FROM ((public.rollup_progress p
+     JOIN public.meter_hourly_stored h ON ((p.refreshed_until > h.hour)))
+     JOIN public.charging_session s ON (((h.meter_id = s.meter_id) AND (s.during @> tstzrange(h.hour, (h.hour + '01:00:00'::interval))) AND (h.hour >= lower(s.during)) AND (h.hour <= (COALESCE(upper(s.during), 'infinity'::timestamp with time zone) - '01:00:00'::interval)))))
+  WHERE (p.stream = 'meter'::text)
+UNION ALL
+ SELECT s.vehicle_id,
+    c.bin AS hour,
+    r.kwh AS kwh_ac,
+    r.readings
+   FROM (((public.rollup_progress p
+     CROSS JOIN public.charging_session s)
+     CROSS JOIN LATERAL public.cut_parts((s.during * tstzrange(NULL::timestamp with time zone, p.refreshed_until)), '01:00:00'::interval) c(bin, part_from, part_to))
+     CROSS JOIN LATERAL public.meter_raw_hours(s.meter_id, c.part_from, c.part_to) r(hour, kwh, readings))
+  WHERE (p.stream = 'meter'::text)
+UNION ALL
+ SELECT s.vehicle_id,
+    r.hour,
+    r.kwh AS kwh_ac,
+    r.readings
+   FROM ((public.rollup_progress p
+     JOIN public.charging_session s ON ((s.during && tstzrange(p.refreshed_until, NULL::timestamp with time zone))))
+     CROSS JOIN LATERAL public.meter_raw_hours(s.meter_id, GREATEST(lower(s.during), p.refreshed_until), COALESCE(upper(s.during), 'infinity'::timestamp with time zone)) r(hour, kwh, readings))
+  WHERE (p.stream = 'meter'::text);
+
+ALTER VIEW public.billed_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.billed_hourly IS 'AC that sessions billed to each vehicle, by hour; several rows an hour and vehicle, to be summed';
+
+COMMENT ON COLUMN public.billed_hourly.vehicle_id IS 'The vehicle of the session';
+
+COMMENT ON COLUMN public.billed_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN public.billed_hourly.kwh_ac IS 'AC energy while the session lasted, kWh';
+
+COMMENT ON COLUMN public.billed_hourly.readings IS 'Readings of the meter while the session lasted';
+
+CREATE VIEW bi.vehicle_efficiency_daily AS
+ SELECT vehicle_id,
+    day,
+    sum(kwh_ac) AS kwh_ac,
+    sum(kwh_dc) AS kwh_dc,
+    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
+    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
+    (sum(meter_readings))::bigint AS meter_readings,
+    (sum(vehicle_readings))::bigint AS vehicle_readings
+   FROM ( SELECT b.vehicle_id,
+            public.time_bucket('1 day'::interval, b.hour) AS day,
+            b.kwh_ac,
+            b.readings AS meter_readings,
+            (0)::double precision AS kwh_dc,
+            (0)::bigint AS vehicle_readings
+           FROM public.billed_hourly b
+        UNION ALL
+         SELECT v.vehicle_id,
+            v.day,
+            0,
+            0,
+            v.kwh_dc,
+            v.readings
+           FROM public.vehicle_daily v) e
+  GROUP BY vehicle_id, day;
+
+ALTER VIEW bi.vehicle_efficiency_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.vehicle_efficiency_daily IS 'What was billed to each vehicle and what arrived, by day (UTC); equals vehicle_performance over each finished day';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_ac IS 'AC energy billed through sessions, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_dc IS 'DC energy that the vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.meter_readings IS 'Readings of the meters in its sessions';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.vehicle_readings IS 'Readings of the vehicle';
+
+CREATE VIEW bi.vehicle_efficiency_hourly AS
+ SELECT vehicle_id,
+    hour,
+    sum(kwh_ac) AS kwh_ac,
+    sum(kwh_dc) AS kwh_dc,
+    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
+    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
+    (sum(meter_readings))::bigint AS meter_readings,
+    (sum(vehicle_readings))::bigint AS vehicle_readings
+   FROM ( SELECT b.vehicle_id,
+            b.hour,
+            b.kwh_ac,
+            b.readings AS meter_readings,
+            (0)::double precision AS kwh_dc,
+            (0)::bigint AS vehicle_readings
+           FROM public.billed_hourly b
+        UNION ALL
+         SELECT v.vehicle_id,
+            v.hour,
+            0,
+            0,
+            v.kwh_dc,
+            v.readings
+           FROM public.vehicle_hourly v) e
+  GROUP BY vehicle_id, hour;
+
+ALTER VIEW bi.vehicle_efficiency_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.vehicle_efficiency_hourly IS 'What was billed to each vehicle and what arrived, by hour; equals vehicle_performance over each finished hour';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.kwh_ac IS 'AC energy billed through sessions, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.kwh_dc IS 'DC energy that the vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.meter_readings IS 'Readings of the meters in its sessions';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_hourly.vehicle_readings IS 'Readings of the vehicle';
+
+CREATE VIEW bi.vehicle_hourly AS
+ SELECT vehicle_id,
+    hour,
+    readings,
+    kwh_dc,
+    kwh_dc_max,
+    (battery_temp_sum / (readings)::double precision) AS battery_temp_avg_c,
+    battery_temp_min AS battery_temp_min_c,
+    battery_temp_max AS battery_temp_max_c,
+    soc_first AS soc_first_percent,
+    soc_last AS soc_last_percent,
+    soc_min AS soc_min_percent,
+    soc_max AS soc_max_percent
+   FROM public.vehicle_hourly;
+
+ALTER VIEW bi.vehicle_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.vehicle_hourly IS 'DC, battery temperature and SoC by vehicle and hour; the hours in progress included';
+
+COMMENT ON COLUMN bi.vehicle_hourly.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN bi.vehicle_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN bi.vehicle_hourly.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN bi.vehicle_hourly.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN bi.vehicle_hourly.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN bi.vehicle_hourly.battery_temp_avg_c IS 'Mean battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_hourly.battery_temp_min_c IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_hourly.battery_temp_max_c IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_hourly.soc_first_percent IS 'First state of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_hourly.soc_last_percent IS 'Last state of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_hourly.soc_min_percent IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_hourly.soc_max_percent IS 'Highest state of charge, percent';
+
+CREATE VIEW bi.vehicle_latest AS
+ SELECT vehicle_id,
+    recorded_at,
+    (GREATEST(EXTRACT(epoch FROM (now() - recorded_at)), (0)::numeric))::double precision AS silent_s,
+    soc AS soc_percent,
+    kwh_delivered_dc AS kwh_dc,
+    battery_temp AS battery_temp_c,
+    updated_at
+   FROM public.vehicle_state;
+
+ALTER VIEW bi.vehicle_latest OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.vehicle_latest IS 'The newest reading of each vehicle; one row a vehicle that ever reported';
+
+COMMENT ON COLUMN bi.vehicle_latest.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN bi.vehicle_latest.recorded_at IS 'Timestamp of the newest reading';
+
+COMMENT ON COLUMN bi.vehicle_latest.silent_s IS 'How long ago that was, s';
+
+COMMENT ON COLUMN bi.vehicle_latest.soc_percent IS 'State of charge, percent';
+
+COMMENT ON COLUMN bi.vehicle_latest.kwh_dc IS 'DC energy of the newest interval, kWh';
+
+COMMENT ON COLUMN bi.vehicle_latest.battery_temp_c IS 'Battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN bi.vehicle_latest.updated_at IS 'When the reading was stored';
+
+CREATE TABLE public.alembic_version (
+    version_num character varying(32) NOT NULL
+);
+
+ALTER TABLE public.alembic_version OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.alembic_version IS 'Which migration this database has reached; written by Alembic';
+
+COMMENT ON COLUMN public.alembic_version.version_num IS 'Revision, the number of a file in sql/migrations';
+
+CREATE TABLE public.dead_letter (
+    dead_letter_id bigint NOT NULL,
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    origin text NOT NULL,
+    kind text,
+    device_id text,
+    code text NOT NULL,
+    field text,
+    message text NOT NULL,
+    raw bytea NOT NULL,
+    raw_size bigint NOT NULL,
+    CONSTRAINT dead_letter_kind_check CHECK ((kind = ANY (ARRAY['meter'::text, 'vehicle'::text])))
+);
+
+ALTER TABLE public.dead_letter OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.dead_letter IS 'What was refused, with its raw bytes and the reason, so that nothing sent is lost';
+
+COMMENT ON COLUMN public.dead_letter.dead_letter_id IS 'Running number';
+
+COMMENT ON COLUMN public.dead_letter.received_at IS 'When it was refused';
+
+COMMENT ON COLUMN public.dead_letter.origin IS 'Where it came from: mqtt:<topic>, http:<route> or import:<file>:<line>';
+
+COMMENT ON COLUMN public.dead_letter.kind IS 'meter or vehicle, where that could be told';
+
+COMMENT ON COLUMN public.dead_letter.device_id IS 'The device, where that could be told';
+
+COMMENT ON COLUMN public.dead_letter.code IS 'Stable reason code, as in the HTTP answers';
+
+COMMENT ON COLUMN public.dead_letter.field IS 'The field to blame, if there is one';
+
+COMMENT ON COLUMN public.dead_letter.message IS 'The reason in words';
+
+COMMENT ON COLUMN public.dead_letter.raw IS 'The payload as it was received, cut off at FLEETWATT_DEAD_LETTER_MAX_BYTES';
+
+COMMENT ON COLUMN public.dead_letter.raw_size IS 'Size of the whole payload in bytes, also where raw was cut off';
+
+ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.dead_letter_dead_letter_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.engine_setting (
+    name text NOT NULL COLLATE pg_catalog."C",
+    value double precision NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE public.engine_setting OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.engine_setting IS 'Settings that the database itself works by, written by the service at its start; one that is missing has its default';
+
+COMMENT ON COLUMN public.engine_setting.name IS 'The setting FLEETWATT_<NAME>, in lower case';
+
+COMMENT ON COLUMN public.engine_setting.value IS 'Its value';
+
+COMMENT ON COLUMN public.engine_setting.updated_at IS 'When it last changed';
+
+CREATE TABLE public.ingest_minute (
+    minute timestamp with time zone NOT NULL,
+    writer text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    accepted bigint DEFAULT 0 NOT NULL,
+    duplicates bigint DEFAULT 0 NOT NULL,
+    conflicts bigint DEFAULT 0 NOT NULL,
+    lag_s_count bigint DEFAULT 0 NOT NULL,
+    lag_s_sum double precision DEFAULT 0 NOT NULL,
+    lag_s_max double precision DEFAULT 0 NOT NULL,
+    CONSTRAINT ingest_minute_kind_check CHECK ((kind = ANY (ARRAY['meter'::text, 'vehicle'::text])))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE public.ingest_minute OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.ingest_minute IS 'Exact counters of what each writer stored, minute by minute, written in the transaction that stores the readings';
+
+COMMENT ON COLUMN public.ingest_minute.minute IS 'Minute of the transaction';
+
+COMMENT ON COLUMN public.ingest_minute.writer IS 'Process that wrote: its role and client id';
+
+COMMENT ON COLUMN public.ingest_minute.kind IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.ingest_minute.accepted IS 'Readings stored';
+
+COMMENT ON COLUMN public.ingest_minute.duplicates IS 'Readings that were stored already, with the same values';
+
+COMMENT ON COLUMN public.ingest_minute.conflicts IS 'Readings refused because other values are stored under their key';
+
+COMMENT ON COLUMN public.ingest_minute.lag_s_count IS 'Lags summed up: the newest accepted reading of each device and batch';
+
+COMMENT ON COLUMN public.ingest_minute.lag_s_sum IS 'Sum of these lags (time of writing - recorded_at), s';
+
+COMMENT ON COLUMN public.ingest_minute.lag_s_max IS 'Largest of these lags, s';
+
+CREATE VIEW public.rollup_health AS
+ SELECT stream,
+    refreshed_until,
+    refreshed_at,
+    failed_at,
+    failures,
+    last_error
+   FROM public.rollup_progress;
+
+ALTER VIEW public.rollup_health OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.rollup_health IS 'How fresh the rollups are and what went wrong, one row a stream';
+
+COMMENT ON COLUMN public.rollup_health.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.rollup_health.refreshed_until IS 'Every hour before this is rolled up, except those in rollup_stale';
+
+COMMENT ON COLUMN public.rollup_health.refreshed_at IS 'When a refresh last came to its end';
+
+COMMENT ON COLUMN public.rollup_health.failed_at IS 'When a refresh last failed';
+
+COMMENT ON COLUMN public.rollup_health.failures IS 'Refreshes that failed so far';
+
+COMMENT ON COLUMN public.rollup_health.last_error IS 'What the last failure said';
+
+ALTER TABLE public.rollup_stale ALTER COLUMN stale_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.rollup_stale_stale_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.session_change (
+    change_id bigint NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    action text NOT NULL,
+    source text NOT NULL,
+    vehicle_before text COLLATE pg_catalog."C",
+    meter_before text COLLATE pg_catalog."C",
+    started_before timestamp with time zone,
+    ended_before timestamp with time zone,
+    vehicle_after text COLLATE pg_catalog."C",
+    meter_after text COLLATE pg_catalog."C",
+    started_after timestamp with time zone,
+    ended_after timestamp with time zone,
+    CONSTRAINT session_change_action_check CHECK ((action = ANY (ARRAY['started'::text, 'recorded'::text, 'ended'::text, 'reopened'::text, 'corrected'::text, 'deleted'::text])))
+);
+
+ALTER TABLE public.session_change OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.session_change IS 'Audit trail: each change of a charging session, written by a trigger of charging_session and by nothing else';
+
+COMMENT ON COLUMN public.session_change.change_id IS 'Running number';
+
+COMMENT ON COLUMN public.session_change.session_id IS 'The session that was changed';
+
+COMMENT ON COLUMN public.session_change.changed_at IS 'When it was changed';
+
+COMMENT ON COLUMN public.session_change.action IS 'started (open), recorded (with its end), ended, reopened, corrected (anything else), deleted';
+
+COMMENT ON COLUMN public.session_change.source IS 'Who changed it: http, mqtt, import, seed, cli, standing assignment; sql when nobody says (fleetwatt.source)';
+
+COMMENT ON COLUMN public.session_change.vehicle_before IS 'The vehicle before; null for a new session, like all before';
+
+COMMENT ON COLUMN public.session_change.meter_before IS 'The meter before';
+
+COMMENT ON COLUMN public.session_change.started_before IS 'The start before';
+
+COMMENT ON COLUMN public.session_change.ended_before IS 'The end before; null also while the session was open';
+
+COMMENT ON COLUMN public.session_change.vehicle_after IS 'The vehicle since; null for a deleted session, like all after';
+
+COMMENT ON COLUMN public.session_change.meter_after IS 'The meter since';
+
+COMMENT ON COLUMN public.session_change.started_after IS 'The start since';
+
+COMMENT ON COLUMN public.session_change.ended_after IS 'The end since; null also while the session is open';
+
+ALTER TABLE public.session_change ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.session_change_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.session_message_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
@@ -2156,6 +3056,24 @@ GRANT USAGE ON SCHEMA public TO fleetwatt_service;
 
 GRANT USAGE ON SCHEMA bi TO fleetwatt_bi;
 
+REVOKE ALL ON FUNCTION bi.charger_performance(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.charger_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) TO fleetwatt_bi;
+
 REVOKE ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) TO fleetwatt_service;
 
@@ -2170,6 +3088,9 @@ GRANT ALL ON FUNCTION public.close_hours() TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
@@ -2197,8 +3118,13 @@ GRANT ALL ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) T
 REVOKE ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO fleetwatt_bi;
+
 REVOKE ALL ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.log_session_change() FROM PUBLIC;
 
@@ -2210,6 +3136,9 @@ GRANT ALL ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from tim
 
 REVOKE ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION public.note_refresh() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_refresh() TO fleetwatt_service;
@@ -2232,8 +3161,8 @@ GRANT ALL ON PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp
 REVOKE ALL ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[]) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.rollup_work(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rollup_work(wanted text) TO fleetwatt_service;
@@ -2275,38 +3204,34 @@ GRANT ALL ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange
 REVOKE ALL ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) TO fleetwatt_bi;
+
 REVOKE ALL ON FUNCTION public.whole_bins(span tstzrange, width interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.whole_bins(span tstzrange, width interval) TO fleetwatt_service;
 
-GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
-
-GRANT SELECT,INSERT,UPDATE ON TABLE public.ingest_minute TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.meter_daily_stored TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.meter_hourly_stored TO fleetwatt_service;
 
-GRANT SELECT,INSERT ON TABLE public.meter_reading TO fleetwatt_service;
-
 GRANT SELECT ON TABLE public.rollup_progress TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
+
+GRANT SELECT ON TABLE bi.charger_efficiency_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.charger_efficiency_hourly TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE public.meter_daily_stored TO fleetwatt_service;
+
+GRANT SELECT,INSERT ON TABLE public.meter_reading TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.meter_hourly TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.meter_daily TO fleetwatt_service;
 
-GRANT SELECT,INSERT,UPDATE ON TABLE public.meter_state TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.rollup_health TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.rollup_stale TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.session_change TO fleetwatt_service;
-
 GRANT SELECT ON TABLE public.vehicle_daily_stored TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
 
 GRANT SELECT,INSERT ON TABLE public.vehicle_reading TO fleetwatt_service;
 
@@ -2314,6 +3239,44 @@ GRANT SELECT ON TABLE public.vehicle_hourly TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.vehicle_daily TO fleetwatt_service;
 
+GRANT SELECT ON TABLE bi.fleet_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.fleet_hourly TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.meter_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.meter_hourly TO fleetwatt_bi;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.meter_state TO fleetwatt_service;
+
+GRANT SELECT ON TABLE bi.meter_latest TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE public.rollup_stale TO fleetwatt_service;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE public.vehicle_state TO fleetwatt_service;
+
+GRANT SELECT ON TABLE bi.rollup_freshness TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.sessions TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.vehicle_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.vehicle_efficiency_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.vehicle_efficiency_hourly TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.vehicle_hourly TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.vehicle_latest TO fleetwatt_bi;
+
+GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.ingest_minute TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.rollup_health TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.session_change TO fleetwatt_service;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE fleetwatt_owner IN SCHEMA bi GRANT SELECT ON TABLES TO fleetwatt_bi;

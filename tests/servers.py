@@ -160,8 +160,8 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def running_postgres(root: Path) -> Iterator[Postgres]:
-    """Run a server that forgets everything at the end: no fsync, no background workers."""
+def running_postgres(root: Path, changed: dict[str, str] | None = None) -> Iterator[Postgres]:
+    """Run a server that forgets everything at the end: no fsync, no background workers, unless `changed`."""
     with scratch_dir() as folder:
         data = folder / "postgres"
         postgres.initialise(root, data, PASSWORD, ACCOUNT)
@@ -174,6 +174,7 @@ def running_postgres(root: Path) -> Iterator[Postgres]:
             "timescaledb.max_background_workers": "0",
             "shared_buffers": "128MB",
             "max_connections": "60",
+            **(changed or {}),
         }
         log_file = folder / "postgres.log"
         with process(postgres.command_line(root, data, port, quick), log_file, signal.SIGINT):

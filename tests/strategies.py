@@ -20,6 +20,7 @@ from service.app import create_app
 from service.ingest.outcome import Decoded
 from service.readings import MeterReading, Reading, TimeRule, VehicleReading
 from service.settings import Settings
+from tests.histories import SEASONS, Correct, History, LocalDays, Plug, Refresh, Store, Trail
 
 Api = AsyncTestClient[Any]
 Owner = AsyncConnection[dict[str, Any]]
@@ -176,3 +177,84 @@ def windows(draw: st.DrawFn, minutes: int = 240) -> tuple[datetime, datetime]:
     start = draw(st.integers(-1800, minutes * 60))
     length = draw(st.integers(0, minutes * 60 + 3600))
     return NOW + timedelta(seconds=start), NOW + timedelta(seconds=start + length)
+
+
+# Half-hour zones, and zones whose clocks change: a connection's time zone must not matter.
+session_zones: Final = st.sampled_from(
+    ["UTC", "Asia/Kolkata", "America/St_Johns", "Europe/London", "Australia/Lord_Howe"]
+)
+
+
+def near(hours_from: int, hours_to: int) -> st.SearchStrategy[timedelta]:
+    """Give a distance in time: a whole hour or day, a microsecond beside it, half past, or anywhere."""
+    beside = st.sampled_from([0, 0, 0, 1, -1, 1_800_000_000]) | st.integers(1, 3_599_999_999)
+    whole = st.integers(hours_from, hours_to) | st.integers(hours_from // 24, hours_to // 24).map(
+        lambda day: 24 * day
+    )
+    return st.builds(lambda hours, us: timedelta(hours=hours, microseconds=us), whole, beside)
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> tuple[timedelta, timedelta]:
+    """Give the ends of a span, as distances: within an hour, of any length, or of days; sometimes empty."""
+    start = draw(near(-60, 60))
+    length = draw(near(0, 2) | near(0, 120) | near(30, 120) | near(48, 120))
+    return start, start + max(timedelta(), length)
+
+
+trails: Final = st.builds(
+    Trail,
+    kind=st.sampled_from(["meter", "vehicle"]),
+    device=st.integers(0, 2),
+    # One in four is months old.
+    start=st.builds(
+        lambda distance, months: distance - timedelta(days=100 * (months == 0)),
+        near(-48, 72),
+        st.integers(0, 3),
+    ),
+    step=st.sampled_from(
+        [
+            timedelta(minutes=30),
+            timedelta(minutes=1),
+            timedelta(seconds=59, microseconds=999_999),
+            timedelta(minutes=17, microseconds=1),
+            timedelta(hours=1, minutes=3),
+        ]
+    ),
+    length=st.integers(1, 12) | st.integers(30, 120),
+    variant=st.integers(0, 1),
+)
+stores: Final = st.builds(Store, st.lists(trails, min_size=1, max_size=8), st.booleans())
+full_stores: Final = st.builds(Store, st.lists(trails, min_size=6, max_size=8), st.booleans())
+refreshes: Final = st.builds(
+    Refresh, (st.integers(20, 80) | st.integers(-60, 80)).map(lambda hour: timedelta(hours=hour))
+)
+plugs: Final = st.builds(
+    Plug, st.integers(0, 2), st.integers(0, 1), near(-60, 72), st.none() | near(-48, 80) | near(-48, 80)
+)
+corrections: Final = st.builds(
+    Correct, st.integers(0, 5), st.integers(0, 1), st.none() | near(-48, 80) | near(-48, 80)
+)
+edge_lists: Final = (
+    st.builds(
+        LocalDays,
+        st.sampled_from(["Asia/Kolkata", "Europe/London", "Australia/Lord_Howe"]),
+        st.integers(-3, 0),
+        st.integers(1, 4),
+    )
+    | st.lists(near(-60, 80), min_size=2, max_size=6).map(sorted)
+    | st.integers(-48, 60).map(lambda first: [timedelta(hours=hour) for hour in range(first, first + 30)])
+)
+histories: Final = st.builds(
+    History,
+    season=st.integers(0, len(SEASONS) - 1),
+    # Something to roll up and somewhere to bill it come first, so that few examples prove nothing.
+    steps=st.builds(
+        lambda opening, rest: [*opening, *rest],
+        st.tuples(full_stores, plugs, plugs, refreshes, stores),
+        st.lists(stores | refreshes | plugs | corrections, max_size=4),
+    ),
+    windows=st.lists(spans(), min_size=2, max_size=3),
+    edges=st.lists(edge_lists, min_size=1, max_size=2),
+    zone=session_zones,
+)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import Annotated, Any, Final
 
 from litestar import Response, Router, get
 from litestar.di import NamedDependency, Provide
@@ -10,13 +11,20 @@ from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValida
 
 from service.analytics import openapi
 from service.analytics.reads import Reads
+from service.analytics.series import Device, Series, Span, Width
 from service.web import parameters
 from service.web.answers import answer
 from service.web.problems import Problem
 
 # We made it: nothing to validate on each request.
 InjectedReads = NamedDependency[SkipValidation[Reads]]
+InjectedSeries = NamedDependency[SkipValidation[Series]]
 _LIMIT_MAX = 10_000
+# More than a year of hours.
+_INTERVALS_MAX = 9_000
+_LENGTH: Final[dict[Width, timedelta]] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+_WIDTHS: Final[dict[str, Width]] = {"hour": "hour", "day": "day"}
+_PARTS: Final[dict[str, Device | Width]] = {"vehicle": "vehicle", "meter": "meter", **_WIDTHS}
 
 
 def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[bytes]:
@@ -123,25 +131,66 @@ async def performance(
 
 
 @get(
-    "/v1/analytics/fleet",
-    operation_class=openapi.FLEET,
-    summary="Energy of the fleet, least efficient vehicles first",
+    "/v1/analytics/vehicles/{vehicleId:str}/hourly",
+    operation_class=openapi.HOURLY,
+    summary="Energy of a vehicle hour by hour, or day by day",
 )
-async def fleet(
-    reads: InjectedReads,
+async def hourly(
+    series: InjectedSeries,
+    vehicle_id: Annotated[str, PathParameter(name="vehicleId")],
     from_: Annotated[str | None, QueryParameter(name="from")] = None,
     to: FromQuery[str | None] = None,
+    by: FromQuery[str | None] = None,
+    tz: FromQuery[str | None] = None,
+) -> Response[bytes]:
+    """Give the time series behind the energy summary over [from, to), the last 24 hours unless asked.
+
+    by is hour (unless asked) or day; tz is the time zone whose hours and days these are, UTC unless asked.
+    The first and the last one are cut by the window.
+    """
+    device_id = parameters.device("vehicleId", vehicle_id)
+    width = parameters.choice("by", by, _WIDTHS, "hour")
+    span = _span(from_, to, tz, width)
+    return _found(await series.vehicle(device_id, width, span), "vehicle", device_id)
+
+
+@get(
+    "/v1/analytics/fleet",
+    operation_class=openapi.FLEET,
+    summary="Energy of the fleet: worst vehicles or meters first, or by hour or day",
+)
+async def fleet(
+    series: InjectedSeries,
+    from_: Annotated[str | None, QueryParameter(name="from")] = None,
+    to: FromQuery[str | None] = None,
+    by: FromQuery[str | None] = None,
+    tz: FromQuery[str | None] = None,
     limit: FromQuery[str | None] = None,
     least_kwh: Annotated[str | None, QueryParameter(name="leastKwh")] = None,
 ) -> Response[bytes]:
-    """Give the fleet's energy over [from, to) and the vehicles with the lowest DC / AC.
+    """Give the fleet's energy over [from, to), the last 24 hours unless asked, and a list of its parts.
 
-    Listed are vehicles that drew at least leastKwh of AC energy, 0.5 unless asked: less cannot tell a fault.
+    by is vehicle (unless asked) or meter: up to limit of them (20), the lowest DC / AC first, of those that
+    drew at least leastKwh of AC energy, 0.5 unless asked: less cannot tell a fault. Or by is hour or day:
+    those of the time zone tz, UTC unless asked, in the order of time.
     """
-    start, end = parameters.window(from_, to)
+    part = parameters.choice("by", by, _PARTS, "vehicle")
     size = parameters.page("20" if limit is None else limit, None, _LIMIT_MAX)["page_size"]
     least = parameters.number("leastKwh", "0.5" if least_kwh is None else least_kwh, 0, 1e9)
-    return answer(await reads.fleet(start, end, size, least or 0.0))
+    match part:
+        case "hour" | "day":
+            return answer(await series.fleet(part, _span(from_, to, tz, part)))
+        case "vehicle" | "meter":
+            return answer(await series.worst(part, _span(from_, to, tz, None), size, least or 0.0))
+
+
+def _span(from_: str | None, to: str | None, tz: str | None, width: Width | None) -> Span:
+    """Read a window and a zone; refuse a window of more hours or days than one answer should hold."""
+    start, end = parameters.window(from_, to)
+    if width and (end - start) / _LENGTH[width] > _INTERVALS_MAX:
+        message = f"from and to are more than {_INTERVALS_MAX:,} {width}s apart: ask for a part, or by=day"
+        raise Problem(400, "bad_parameter", message, field="from")
+    return Span(start, end, parameters.zone("tz", tz))
 
 
 @get(
@@ -150,11 +199,11 @@ async def fleet(
     summary="Figures about the engine",
 )
 async def stats(reads: InjectedReads) -> Response[bytes]:
-    """Give devices, exact row counts, ingest rate and lag, dead letters, storage."""
+    """Give devices, exact row counts, ingest rate and lag, dead letters, rollups' freshness, storage."""
     return answer(await reads.stats())
 
 
-def router(reads: Reads) -> Router:
+def router(reads: Reads, series: Series) -> Router:
     """Give the read routes, bound to a pool."""
     return Router(
         path="/",
@@ -164,9 +213,13 @@ def router(reads: Reads) -> Router:
             meter_states,
             vehicle_states,
             performance,
+            hourly,
             fleet,
             stats,
         ],
-        dependencies={"reads": Provide(lambda: reads, sync_to_thread=False)},
+        dependencies={
+            "reads": Provide(lambda: reads, sync_to_thread=False),
+            "series": Provide(lambda: series, sync_to_thread=False),
+        },
         tags=["Analytics"],
     )

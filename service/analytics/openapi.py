@@ -51,12 +51,33 @@ _PERFORMANCE: Final = an_object(
     readingsCount=an_object(vehicle=COUNT, meter=COUNT),
     threshold=NUMBER,
 )
+_READINGS: Final = an_object(vehicle=COUNT, meter=COUNT)
+_INTERVAL: Final = {"start": TIME, "end": TIME, **_ENERGY, "readingsCount": _READINGS}
 _FLEET: Final = an_object(
     "Fleet",
     **_PERIOD,
     charging=COUNT,
+    threshold=NUMBER,
     **_ENERGY,
-    vehicles=an_array(an_object(vehicleId=STRING, **_ENERGY)),
+    vehicles=an_array(an_object(vehicleId=STRING, **_ENERGY, readingsCount=_READINGS)),
+    meters=an_array(an_object(meterId=STRING, **_ENERGY, readingsCount=_READINGS)),
+    hours=an_array(an_object(**_INTERVAL)),
+    days=an_array(an_object(**_INTERVAL)),
+)
+_VEHICLE_INTERVAL: Final = an_object(
+    **_INTERVAL,
+    **dict.fromkeys(
+        ("avgBatteryTemp", "minBatteryTemp", "maxBatteryTemp", "firstSoc", "lastSoc", "minSoc", "maxSoc"),
+        or_null(NUMBER),
+    ),
+)
+_HOURLY: Final = an_object(
+    "VehicleSeries",
+    vehicleId=STRING,
+    **_PERIOD,
+    threshold=NUMBER,
+    hours=an_array(_VEHICLE_INTERVAL),
+    days=an_array(_VEHICLE_INTERVAL),
 )
 _COUNTS: Final = an_object(accepted=COUNT, duplicates=COUNT, conflicts=COUNT)
 
@@ -68,6 +89,14 @@ def _by_name(items: Schema, description: str) -> Schema:
 _SOURCE: Final = an_object(
     readingsPerSecond=NUMBER, lagMeanSeconds=or_null(NUMBER), lagMaxSeconds=or_null(NUMBER)
 )
+_FRESHNESS: Final = an_object(
+    refreshedUntil=or_null(TIME),
+    refreshedAt=or_null(TIME),
+    staleHours=COUNT,
+    failures=COUNT,
+    failedAt=or_null(TIME),
+    lastError=or_null(STRING),
+)
 _STATS: Final = an_object(
     "Stats",
     time=TIME,
@@ -76,6 +105,7 @@ _STATS: Final = an_object(
     readings=an_object(meter=_COUNTS, vehicle=_COUNTS),
     ingest=an_object(readingsPerSecond=NUMBER, sources=_by_name(_SOURCE, "mqtt, http, import")),
     deadLetters=an_object(total=COUNT, byCode=_by_name(COUNT, "Refusals by reason code")),
+    rollups=_by_name(_FRESHNESS, "meter, vehicle"),
     storage=_by_name(an_object(bytes=COUNT, chunks=COUNT), "By hypertable"),
 )
 _ERRORS: Final = {"400": BAD_PARAMETER, "503": DATABASE_AWAY}
@@ -90,5 +120,10 @@ VEHICLE_STATES: Final = operation(
     {"200": json_answer(an_object(vehicles=an_array(_VEHICLE), next=or_null(STRING)), "A page"), **_ERRORS}
 )
 PERFORMANCE: Final = operation({"200": json_answer(_PERFORMANCE, "The energy summary"), **_OF_A_DEVICE})
-FLEET: Final = operation({"200": json_answer(_FLEET, "The fleet's balance"), **_ERRORS})
+HOURLY: Final = operation(
+    {"200": json_answer(_HOURLY, "The series: hours or, with by=day, days"), **_OF_A_DEVICE}
+)
+FLEET: Final = operation(
+    {"200": json_answer(_FLEET, "The fleet's balance, with the one list that `by` asks for"), **_ERRORS}
+)
 STATS: Final = operation({"200": json_answer(_STATS, "Figures"), "503": DATABASE_AWAY})

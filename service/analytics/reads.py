@@ -5,17 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from service.analytics.energy import balance, counts, mean_temperature, rounded
 from service.db import ReadPool, fetch_all
 from service.settings import Settings
 from service.sql import query
 from service.web.answers import rfc3339
-
-_DECIMALS = 6
-
-
-def rounded(value: float | None) -> float | None:
-    """Round a figure for an answer: 6 decimals, a thousandth of a watt hour."""
-    return None if value is None else round(float(value), _DECIMALS)
 
 
 def _meter_state(row: dict[str, Any]) -> dict[str, Any]:
@@ -77,24 +71,25 @@ class Reads(NamedTuple):
         )
         if not row["known"]:
             return None
-        temperature = row["battery_temp_sum"] / row["vehicle_readings"] if row["vehicle_readings"] else None
+        threshold = self.settings.efficiency_threshold
         return {
             "vehicleId": vehicle_id,
             "periodStart": rfc3339(start),
             "periodEnd": rfc3339(end),
-            **self._energy(row["kwh_ac"], row["kwh_dc"], told=row["vehicle_readings"] > 0),
-            "avgBatteryTemp": rounded(temperature),
-            "readingsCount": {"vehicle": row["vehicle_readings"], "meter": row["meter_readings"]},
-            "threshold": self.settings.efficiency_threshold,
+            **balance(row["kwh_ac"], row["kwh_dc"], threshold, told=row["vehicle_readings"] > 0),
+            "avgBatteryTemp": mean_temperature(row),
+            "readingsCount": counts(row),
+            "threshold": threshold,
         }
 
     async def stats(self) -> dict[str, Any]:
-        """Give figures about the engine: devices, exact row counts, ingest rate and lag, storage."""
+        """Give figures about the engine: devices, exact row counts, ingest rate and lag, rollups, storage."""
         [devices] = await fetch_all(self.pool, query("device_counts"))
         totals = await fetch_all(self.pool, query("ingest_totals"))
         recent = await fetch_all(self.pool, query("ingest_recently"))
         letters = await fetch_all(self.pool, query("dead_letter_counts"))
         storage = await fetch_all(self.pool, query("storage"))
+        rollups = await fetch_all(self.pool, query("rollup_freshness"))
         return {
             "time": rfc3339(datetime.now(UTC)),
             "devices": {"meters": devices["meters"], "vehicles": devices["vehicles"]},
@@ -111,45 +106,8 @@ class Reads(NamedTuple):
                 "total": sum(row["letters"] for row in letters),
                 "byCode": {row["code"]: row["letters"] for row in letters},
             },
+            "rollups": {row["stream"]: _freshness(row) for row in rollups},
             "storage": {row["name"]: {"bytes": row["bytes"], "chunks": row["chunks"]} for row in storage},
-        }
-
-    async def fleet(self, start: datetime, end: datetime, limit: int, least_kwh: float) -> dict[str, Any]:
-        """Give the fleet's energy over [start, end), the least efficient vehicles first.
-
-        Vehicles that drew less than `least_kwh` are left out of the list: too little to tell a fault.
-        """
-        span = {"window_from": start, "window_to": end}
-        [energy] = await fetch_all(self.pool, query("fleet_energy"), span)
-        worst = await fetch_all(
-            self.pool, query("fleet_worst"), {**span, "least_kwh": least_kwh, "page_size": limit}
-        )
-        [sessions] = await fetch_all(self.pool, query("sessions_at"), {"at": end})
-        return {
-            "periodStart": rfc3339(start),
-            "periodEnd": rfc3339(end),
-            "charging": sessions["charging"],
-            **self._energy(energy["kwh_ac"], energy["kwh_dc"]),
-            "vehicles": [
-                {"vehicleId": row["vehicle_id"], **self._energy(row["kwh_ac"], row["kwh_dc"])}
-                for row in worst
-            ],
-        }
-
-    def _energy(self, kwh_ac: float, kwh_dc: float, *, told: bool = True) -> dict[str, Any]:
-        """Word an energy balance: DC / AC is null without AC, and a vehicle without a meter has AC 0.
-
-        `told` is whether the vehicle reported at all: its silence is no proof against a charger.
-        """
-        efficiency = kwh_dc / kwh_ac if kwh_ac > 0 else None
-        return {
-            "totalAcConsumedKwh": rounded(kwh_ac),
-            "totalDcDeliveredKwh": rounded(kwh_dc),
-            "energyLossKwh": rounded(kwh_ac - kwh_dc),
-            "efficiencyRatio": rounded(efficiency),
-            "belowThreshold": told
-            and efficiency is not None
-            and efficiency < self.settings.efficiency_threshold,
         }
 
     async def ping(self) -> None:
@@ -172,4 +130,16 @@ def _source(row: dict[str, Any]) -> dict[str, Any]:
         "readingsPerSecond": rounded(row["accepted_per_s"]),
         "lagMeanSeconds": rounded(row["lag_s_mean"]),
         "lagMaxSeconds": rounded(row["lag_s_max"]),
+    }
+
+
+def _freshness(row: dict[str, Any]) -> dict[str, Any]:
+    """Word how far the rollups of a stream reach; null where nothing was rolled up or nothing failed yet."""
+    return {
+        "refreshedUntil": rfc3339(row["refreshed_until"]),
+        "refreshedAt": rfc3339(row["refreshed_at"]),
+        "staleHours": row["stale_hours"],
+        "failures": row["failures"],
+        "failedAt": rfc3339(row["failed_at"]),
+        "lastError": row["last_error"],
     }

@@ -23,6 +23,7 @@ _COMMANDS = {
     "seed": "service.cli.seed",
     "simulate": "service.cli.simulate",
     "import": "service.cli.import_file",
+    "sessions": "service.cli.sessions",
     "settings": "service.cli.settings",
     "install-servers": "service.cli.install_servers",
 }

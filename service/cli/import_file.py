@@ -9,23 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import rich_click as click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from service import log
 from service.cli.options import Duration, client_settings, data_dir_option
+from service.cli.progress import file_progress
 from service.errors import ImportFileError
 from service.importer.mapping import Mapping
-from service.importer.report import ImportReport, OnRejected, rejects_file
+from service.importer.report import rejects_file
 from service.importer.run import ImportOptions, import_file
-from service.settings import Settings
 
 _HELP = """Import readings from FILE: CSV or NDJSON, plain or gzip, or "-" for standard input.
 
@@ -108,29 +99,13 @@ def command(
     )
     if rejects is not None and rejects.exists() and file.exists() and rejects.samefile(file):
         raise ImportFileError("--rejects would overwrite the file that is imported")
-    with rejects_file(rejects) if rejects else nullcontext() as on_rejected:
-        report = _run(options, settings, on_rejected)
+    with (
+        rejects_file(rejects) if rejects else nullcontext() as on_rejected,
+        file_progress(file.name) as show,
+    ):
+        report = asyncio.run(import_file(options, settings, show, on_rejected))
     click.echo(report.summary())
     for line in report.details():
         click.echo(f"  {line}")
     if strict and report.rejected:
         sys.exit(1)
-
-
-def _run(options: ImportOptions, settings: Settings, on_rejected: OnRejected | None) -> ImportReport:
-    """Import behind a progress bar, which only a terminal gets to see."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(options.path.name, total=None)
-
-        def show(bytes_read: int, size_bytes: int | None) -> None:
-            progress.update(task, completed=bytes_read, total=size_bytes)
-
-        return asyncio.run(import_file(options, settings, show, on_rejected))

@@ -1,17 +1,47 @@
-"""Progress of the installation of the embedded servers, on a terminal or as plain lines."""
+"""Progress of long work: on a terminal a bar, elsewhere plain lines or nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from service.embedded import packages
 from service.embedded.account import server_account
 from service.settings import Settings
 
 console = Console(stderr=True)
+
+
+@contextmanager
+def file_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show how much of a file is read, which only a terminal gets to see; give what to tell it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+
+        def show(bytes_read: int, size_bytes: int | None) -> None:
+            progress.update(task, completed=bytes_read, total=size_bytes)
+
+        yield show
 
 
 def install_with_progress(settings: Settings) -> Path:

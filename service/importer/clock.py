@@ -65,44 +65,54 @@ def _parse_unix(text: str, divisor: int) -> datetime:
 
 
 class Clock:
-    """Reads the timestamps of one file in its order; keeps the last two instants of each device."""
+    """Reads the timestamps of one file in its order; keeps the last two instants of each device.
 
-    def __init__(self, time_format: str | None = None, zone: ZoneInfo | None = None) -> None:
+    `field` is the name in JSON that a refused timestamp is blamed on.
+    """
+
+    def __init__(
+        self, time_format: str | None = None, zone: ZoneInfo | None = None, field: str = FIELD
+    ) -> None:
         self._parse = parser_of(time_format)
+        self._field = field
         self._format = time_format
         self._zone = zone
         self._seen: dict[str, tuple[datetime, datetime | None]] = {}
 
-    def read(self, device_id: str, text: str) -> datetime:
-        """Give the instant that `text` means for that device; raises CellError."""
+    def read(self, device_id: str, text: str, after: datetime | None = None) -> datetime:
+        """Give the instant that `text` means for that device; raises CellError.
+
+        Of the two passes of a repeated hour it is the second if only that one lies later than `after`.
+        """
         try:
             time = self._parse(text)
         except ValueError:
             wanted = self._format or "2026-01-31T12:00:00Z"
-            raise CellError(
-                FIELD, "wrong_type", f"{text!r} is not a timestamp of the form {wanted}"
-            ) from None
+            message = f"{text!r} is not a timestamp of the form {wanted}"
+            raise CellError(self._field, "wrong_type", message) from None
         # An offset in the text says more than the zone of the file.
-        return time if time.utcoffset() is not None else self._resolve(device_id, time)
+        return time if time.utcoffset() is not None else self._resolve(device_id, time, after)
 
-    def _resolve(self, device_id: str, local: datetime) -> datetime:
+    def _resolve(self, device_id: str, local: datetime, after_moment: datetime | None) -> datetime:
         """Give the instant, in UTC, of a time without zone."""
         if self._zone is None:
             raise CellError(
-                FIELD, "naive_timestamp", f"{local} has no zone: say with --tz where it was local time"
+                self._field, "naive_timestamp", f"{local} has no zone: say with --tz where it was local time"
             )
         zoned = local.replace(tzinfo=self._zone)
         before, after = zoned.utcoffset(), zoned.replace(fold=1).utcoffset()
         if before is None or after is None or before < after:
             raise CellError(
-                FIELD, "nonexistent_time", f"{local} was skipped by the clock change in {self._zone}"
+                self._field, "nonexistent_time", f"{local} was skipped by the clock change in {self._zone}"
             )
         try:
             instant = (local - before).replace(tzinfo=UTC)
             if before != after:
-                instant = self._choose(device_id, instant, (local - after).replace(tzinfo=UTC))
+                second = (local - after).replace(tzinfo=UTC)
+                certain = after_moment is not None and instant <= after_moment < second
+                instant = second if certain else self._choose(device_id, instant, second)
         except OverflowError:
-            raise CellError(FIELD, "out_of_range", f"{local} is out of range") from None
+            raise CellError(self._field, "out_of_range", f"{local} is out of range") from None
         last, _ = self._seen.get(device_id, (None, None))
         if instant != last:
             self._seen[device_id] = (instant, last)
@@ -121,7 +131,7 @@ class Clock:
             if (far >= last) if forward else (far <= last):
                 return far
         raise CellError(
-            FIELD,
+            self._field,
             "ambiguous_time",
             f"the hour occurs twice in {self._zone}, and the order of lines does not tell which",
         )

@@ -36,6 +36,17 @@ class Columns:
             raise ImportFileError(f"{option} {name}: several columns have this name; {self.listed()}")
         return self.names.index(name)
 
+    def check(self, row: Row | None) -> Row:
+        """Give a row that has the columns of the header; raises CellError for any other line."""
+        if row is None:
+            message = "a quote is left open or stands inside a field (a field may not hold a line break)"
+            raise CellError(None, "malformed_csv", message)
+        width = len(self.names)
+        if len(row) != width and (len(row) < width or any(row[width:])):
+            # Also what an unquoted decimal comma looks like: never take cells from shifted columns.
+            raise CellError(None, "wrong_columns", f"{len(row)} columns, but the header has {width}")
+        return row
+
     def first_of(self, names: Sequence[str]) -> str | None:
         """Give the first of these names that is a column."""
         return next((name for name in names if name in self.names), None)
@@ -107,8 +118,10 @@ def number_reader(
     return read_with_comma if decimal_comma else read
 
 
-def text_reader(columns: Columns, names: Sequence[str], option: str, field: str) -> ReadText:
-    """Read one column, or several joined by a space."""
+def text_reader(
+    columns: Columns, names: Sequence[str], option: str, field: str, *, joint: str = " "
+) -> ReadText:
+    """Read one column, or several joined by `joint`."""
     positions = [columns.position(name, option) for name in names]
 
     def read(row: Row) -> str:
@@ -116,7 +129,7 @@ def text_reader(columns: Columns, names: Sequence[str], option: str, field: str)
         for cell, name in zip(cells, names, strict=True):
             if cell.lower() in _MISSING:
                 raise missing(field, name, cell)
-        return " ".join(cells)
+        return joint.join(cells)
 
     return read
 

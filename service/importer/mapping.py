@@ -93,7 +93,7 @@ class RowReader:
     def __init__(self, mapping: Mapping, header: Sequence[str]) -> None:
         mapping.check()
         columns = Columns(header)
-        self._width = len(columns.names)
+        self._columns = columns
         self.kind, id_text = _identity(mapping, columns)
         self._struct = _STRUCTS[self.kind]
         self._many = list[self._struct]  # type: ignore[name-defined]
@@ -125,12 +125,7 @@ class RowReader:
 
     def _values(self, row: Row | None) -> dict[str, Any]:
         """Read the cells of a row under the names in JSON; raises CellError."""
-        if row is None:
-            message = "a quote is left open or stands inside a field (a field may not hold a line break)"
-            raise CellError(None, "malformed_csv", message)
-        if len(row) != self._width and (len(row) < self._width or any(row[self._width :])):
-            # Also what an unquoted decimal comma looks like: never take cells from shifted columns.
-            raise CellError(None, "wrong_columns", f"{len(row)} columns, but the header has {self._width}")
+        row = self._columns.check(row)
         device_id = self._read_id(row)
         values: dict[str, Any] = {
             self._id_field: device_id,
@@ -173,7 +168,7 @@ class RowReader:
 
     def _device_of(self, row: Row | None) -> str | None:
         """Give the device of a refused row, if it can be read; a row of shifted columns is nobody's."""
-        if row is None or len(row) < self._width:
+        if row is None or len(row) < len(self._columns.names):
             return None
         try:
             device_id = self._read_id(row)

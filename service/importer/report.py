@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,17 +94,26 @@ class ImportReport(msgspec.Struct, kw_only=True):
 
 
 @contextmanager
-def rejects_file(path: Path) -> Iterator[OnRejected]:
-    """Write refused lines as CSV (line, field, code, message, raw), in the order of the file."""
+def rejects_file(path: Path, option: str = "--rejects") -> Iterator[OnRejected]:
+    """Write refused lines (line, field, code, message, raw) in the order of the file.
+
+    NDJSON where the name ends in .ndjson or .jsonl, otherwise CSV.
+    """
     try:
         file = path.open("w", encoding="utf-8", newline="")
     except OSError as error:
-        raise ImportFileError(f"--rejects {path}: {error.strerror or error}") from None
+        raise ImportFileError(f"{option} {path}: {error.strerror or error}") from None
     with file:
-        writer = csv.writer(file)
-        writer.writerow(RejectedLine._fields)
+        writer = csv.DictWriter(file, RejectedLine._fields)
+        as_json = path.suffix.lower() in {".ndjson", ".jsonl"}
+        if not as_json:
+            writer.writeheader()
 
         def write(line: RejectedLine) -> None:
-            writer.writerow(line._replace(raw=line.raw.decode(errors="backslashreplace")))  # type: ignore[arg-type]
+            shown = line._asdict() | {"raw": line.raw.decode(errors="backslashreplace")}
+            if as_json:
+                file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+            else:
+                writer.writerow(shown)
 
         yield write

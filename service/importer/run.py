@@ -17,21 +17,19 @@ import psycopg
 
 from service import db
 from service.errors import DatabaseUnavailableError, ImportFileError
-from service.importer.dialect import check_encoding, delimiter_of, sniff_delimiter, split_header, split_rows
 from service.importer.mapping import Mapping, RowReader
 from service.importer.refusal import Refusal
 from service.importer.report import ImportReport, OnRejected, RejectedLine
-from service.importer.source import Block, Source, decode_text, open_source
+from service.importer.source import Block, Source, open_source
+from service.importer.table import BLOCK_LINES, read_table
 from service.ingest.decode import decode_lines
 from service.ingest.outcome import Decoded, Outcome, Rejection
 from service.ingest.pipeline import Pipeline
 from service.readings import Reading, TimeRule
 from service.settings import Settings
 
-_BLOCK_LINES: Final = 5000
 # Enough for both writers to have a full transaction each while the next blocks are decoded.
 _IN_FLIGHT: Final = 6
-_SNIFFED_LINES: Final = 20
 
 Submit = Callable[[Decoded, str], Awaitable[Outcome]]
 # Called after each block with the bytes of the file read so far, and its size if it has one.
@@ -134,31 +132,18 @@ class _InFlight:
 
 def _batches(source: Source, options: ImportOptions, rule: TimeRule) -> Iterator[_Batch]:
     """Read, cut and decode the file, block by block."""
-    blocks = source.blocks(_BLOCK_LINES)
     if _format(options) == "ndjson":
         if options.mapping.given or options.delimiter is not None:
             given = ", ".join(options.mapping.given) or "--delimiter"
             raise ImportFileError(f"NDJSON lines name their own fields: {given} does not apply")
-        for block in blocks:
-            yield _Batch(block, decode_lines(block.body, rule, max_readings=_BLOCK_LINES), source.bytes_read)
+        for block in source.blocks(BLOCK_LINES):
+            yield _Batch(block, decode_lines(block.body, rule, max_readings=BLOCK_LINES), source.bytes_read)
         return
     options.mapping.check()
-    encoding = check_encoding(options.encoding)
-    first = next(blocks, None)
-    if first is None:
-        raise ImportFileError(f"{source.name} is empty")
-    head = decode_text(Block(first.numbers[:_SNIFFED_LINES], first.lines[:_SNIFFED_LINES]), encoding)
-    delimiter = delimiter_of(options.delimiter) if options.delimiter else sniff_delimiter(head)
-    reader = RowReader(options.mapping, split_header(head[0], delimiter))
-    for block in _after_header(first, blocks):
-        rows = split_rows(decode_text(block, encoding), delimiter)
+    table = read_table(source, options.delimiter, options.encoding)
+    reader = RowReader(options.mapping, table.header)
+    for block, rows in table.blocks:
         yield _Batch(block, _decoded(block, reader, reader.read(rows, rule)), source.bytes_read)
-
-
-def _after_header(first: Block, others: Iterator[Block]) -> Iterator[Block]:
-    if len(first.lines) > 1:
-        yield Block(first.numbers[1:], first.lines[1:])
-    yield from others
 
 
 def _format(options: ImportOptions) -> Literal["csv", "ndjson"]:

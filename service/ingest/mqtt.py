@@ -1,4 +1,4 @@
-"""Telemetry over MQTT 5: a persistent session, a shared subscription, acknowledged after the commit.
+"""Telemetry over MQTT 5: a persistent session, shared subscriptions, acknowledged after the commit.
 
 Each connection has a gmqtt client of its own, and reconnecting is done here. So an acknowledgement can
 only go out on the connection that its message came from (packet ids mean nothing on the next one), the
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import gmqtt
@@ -27,13 +28,18 @@ from service.readings import TimeRule
 from service.settings import Settings
 
 TOPIC_FILTER: Final = "telemetry/+/+"
-_SHARED_BY_DEFAULT: Final = f"$share/fleetwatt/{TOPIC_FILTER}"
+_SHARE_BY_DEFAULT: Final = "fleetwatt"
 # A message that could not be stored is delivered again only on a new connection: not at once, though.
 _REDELIVERY_PAUSE_S: Final = 1.0
 _TOPIC: Final = re.compile(r"telemetry/(?P<kind>meter|vehicle)/(?P<id>[A-Za-z0-9._:\-]{1,64})")
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _PAUSE_MAX_S: Final = 10.0
+
+
+# Handles a message of another kind, given its topic and payload. Once it returns, what became of the message
+# is committed; what it raises leaves the message with the broker.
+Handler = Callable[[str, bytes], Awaitable[None]]
 
 
 class BrokerRefusedError(FleetwattError):
@@ -45,9 +51,15 @@ class _LeftUnacknowledged(Exception):  # noqa: N818 - no error: the broker keeps
 
 
 class Consumer:
-    """Takes telemetry from the broker and hands it to the pipeline until it is told to stop."""
+    """Takes telemetry from the broker and hands it to the pipeline until it is told to stop.
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
+    `handlers` are for messages of other kinds: the first level of their topics, which have two, to what
+    takes them.
+    """
+
+    def __init__(
+        self, settings: Settings, pipeline: Pipeline, handlers: Mapping[str, Handler] | None = None
+    ) -> None:
         if not settings.mqtt_url:
             raise SettingsError("no broker: set FLEETWATT_MQTT_URL, or start one with `fleetwatt up`")
         self._settings = settings
@@ -56,7 +68,7 @@ class Consumer:
         self._rule = TimeRule.of(settings)
         # Set while the broker delivers to us.
         self.connected = asyncio.Event()
-        self._filter = f"$share/{settings.mqtt_share}/{TOPIC_FILTER}" if settings.mqtt_share else TOPIC_FILTER
+        self._handlers = dict(handlers or {})
         self._lost = asyncio.Event()
         self._draining = False
         self._handling = 0
@@ -129,7 +141,7 @@ class Consumer:
         return client
 
     async def _connect(self, client: gmqtt.Client) -> None:
-        """Connect and subscribe; return once the broker granted the subscription."""
+        """Connect and subscribe; return once the broker granted the subscriptions."""
         granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
 
         def on_subscribe(_client: gmqtt.Client, _mid: int, codes: tuple[int, ...], _properties: Any) -> None:
@@ -146,9 +158,11 @@ class Consumer:
                     keepalive=30,
                     version=MQTTv50,
                 )
+                filters = [TOPIC_FILTER, *(f"{level}/+" for level in self._handlers)]
+                share = self._settings.mqtt_share
                 # The session may hold the other kind of subscription from before a change of settings.
-                client.unsubscribe(TOPIC_FILTER if self._settings.mqtt_share else _SHARED_BY_DEFAULT)
-                client.subscribe(self._filter, qos=1)
+                client.unsubscribe([_shared(one, "" if share else _SHARE_BY_DEFAULT) for one in filters])
+                client.subscribe([gmqtt.Subscription(_shared(one, share), qos=1) for one in filters])
                 codes = await granted
         except MQTTConnectError as error:
             if may_pass(error):
@@ -157,11 +171,16 @@ class Consumer:
                 f"the broker at {self._address} refused the connection: {error}; "
                 "check user, password and client id in FLEETWATT_MQTT_URL and FLEETWATT_MQTT_CLIENT_ID"
             ) from None
-        if codes[0] >= 128:
-            raise BrokerRefusedError(
-                f"the broker at {self._address} refused to subscribe us to {self._filter} (code {codes[0]}): "
-                "check its access rules for shared subscriptions"
-            )
+        for one, code in zip(filters, codes, strict=True):
+            if code >= 128:
+                message = (
+                    f"the broker at {self._address} refused to subscribe us to {_shared(one, share)} "
+                    f"(code {code}): check its access rules, also those for shared subscriptions"
+                )
+                if one == TOPIC_FILTER:
+                    raise BrokerRefusedError(message)
+                # A broker whose rules are older than this kind of message must not cost us the readings.
+                self._log.error("subscription_refused", error=message)
 
     async def _on_message(
         self, _client: gmqtt.Client, topic: str | bytes, payload: bytes, qos: int, _properties: Any
@@ -174,7 +193,11 @@ class Consumer:
         try:
             # gmqtt gives the raw bytes of a topic that is not UTF-8.
             name = topic if isinstance(topic, str) else topic.decode(errors="replace")
-            await self._pipeline.submit(self._decode(name, bytes(payload)), f"mqtt:{name}"[:1000])
+            handler = self._handlers.get(name.partition("/")[0])
+            if handler is not None:
+                await handler(name, bytes(payload))
+            else:
+                await self._pipeline.submit(self._decode(name, bytes(payload)), f"mqtt:{name}"[:1000])
         except Exception as error:
             self._log.warning("message_not_stored", qos=qos, error=f"{type(error).__name__}: {error}")
             # Left unacknowledged, it holds a place in the broker's window until the next connection.
@@ -218,6 +241,11 @@ class Consumer:
                 await self._idle.wait()
         # One turn of the loop, so that acknowledgements queued as callbacks reach the socket.
         await asyncio.sleep(0.05)
+
+
+def _shared(topic_filter: str, share: str) -> str:
+    """Give the filter as a subscription that workers share, or as it is where there is no share."""
+    return f"$share/{share}/{topic_filter}" if share else topic_filter
 
 
 async def _disconnect(client: gmqtt.Client) -> None:

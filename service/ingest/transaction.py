@@ -8,7 +8,6 @@ INSERT ... ON CONFLICT DO NOTHING, and what is not is a duplicate or, with other
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, errors
@@ -137,7 +136,6 @@ async def store(
         for part in written:
             await _update_state(connection, part, writer)
         await _insert_dead_letters(connection, batch, conflicts + failed)
-        await _log_hours(connection, written)
     return written, straight
 
 
@@ -217,23 +215,6 @@ async def _update_state(connection: Connection, part: Written, writer: str) -> N
             "lag_s_max": max(lags, default=0.0),
         },
     )
-
-
-async def _log_hours(connection: Connection, written: list[Written]) -> None:
-    """Tell the rollups which hours were touched; the last step, since from here to the commit a refresh waits."""
-    hours = {
-        (part.stream.kind, entry.reading.recorded_at.timestamp() // 3600)
-        for part in written
-        for entry in part.stored
-    }
-    if hours:
-        await connection.execute(
-            query("log_stale_hours"),
-            {
-                "streams": [kind for kind, _ in hours],
-                "hours": [datetime.fromtimestamp(hour * 3600, UTC) for _, hour in hours],
-            },
-        )
 
 
 async def _insert_dead_letters(connection: Connection, batch: list[Submission], failed: list[Failed]) -> None:

@@ -1,15 +1,16 @@
-"""Routes of charging sessions: start, end, correct, list."""
+"""Routes of charging sessions: start, end, correct, list, their audit trail, and standing assignments."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Request, Response, Router, get, patch, post
+from litestar import Request, Response, Router, get, patch, post, put
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service.sessions import openapi
-from service.sessions.store import NewSession, SessionChange, Sessions
+from service.sessions.model import NewAssignment, NewSession, SessionUpdate
+from service.sessions.store import Sessions
 from service.web import parameters
 from service.web.answers import answer
 from service.web.bodies import decode_body
@@ -67,15 +68,74 @@ async def change_session(
     session_id: Annotated[str, PathParameter(name="sessionId")],
 ) -> Response[bytes]:
     """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
-    change = decode_body(await request.body(), SessionChange)
-    return answer(await sessions.change(parameters.device("sessionId", session_id), change))
+    update = decode_body(await request.body(), SessionUpdate)
+    return answer(await sessions.change(parameters.device("sessionId", session_id), update))
+
+
+@get("/v1/sessions/{sessionId:str}", operation_class=openapi.GET, summary="One session")
+async def get_session(
+    sessions: InjectedSessions, session_id: Annotated[str, PathParameter(name="sessionId")]
+) -> Response[bytes]:
+    """Give a session by its id."""
+    return answer(await sessions.get(parameters.device("sessionId", session_id)))
+
+
+@get(
+    "/v1/sessions/{sessionId:str}/changes",
+    operation_class=openapi.CHANGES,
+    summary="Audit trail of a session",
+)
+async def list_changes(
+    sessions: InjectedSessions, session_id: Annotated[str, PathParameter(name="sessionId")]
+) -> Response[bytes]:
+    """Give every change, oldest first; none for an untouched session that is older than the trail."""
+    session = parameters.device("sessionId", session_id)
+    return answer({"sessionId": session, "changes": await sessions.changes(session)})
+
+
+@put(
+    "/v1/vehicles/{vehicleId:str}/meter",
+    operation_class=openapi.ASSIGN,
+    summary="Give a vehicle a meter until further notice",
+)
+async def assign_meter(
+    request: AnyRequest,
+    sessions: InjectedSessions,
+    vehicle_id: Annotated[str, PathParameter(name="vehicleId")],
+) -> Response[bytes]:
+    """End the vehicle's open sessions at `since` (or now) and open one on the meter; null only ends them.
+
+    On a meter that is the vehicle's already nothing changes: its session stays as it is.
+    """
+    new = decode_body(await request.body(), NewAssignment)
+    return answer(await sessions.assign(parameters.device("vehicleId", vehicle_id), new))
+
+
+@get(
+    "/v1/vehicles/{vehicleId:str}/meter",
+    operation_class=openapi.ASSIGNED,
+    summary="The vehicle's meter until further notice",
+)
+async def assigned_meter(
+    sessions: InjectedSessions, vehicle_id: Annotated[str, PathParameter(name="vehicleId")]
+) -> Response[bytes]:
+    """Give the vehicle's newest open session; nulls where it has none. `since` may lie ahead."""
+    return answer(await sessions.assigned(parameters.device("vehicleId", vehicle_id)))
 
 
 def router(sessions: Sessions) -> Router:
     """Give the routes of sessions, bound to a pool."""
     return Router(
         path="/",
-        route_handlers=[add_session, list_sessions, change_session],
+        route_handlers=[
+            add_session,
+            list_sessions,
+            get_session,
+            change_session,
+            list_changes,
+            assign_meter,
+            assigned_meter,
+        ],
         dependencies={"sessions": Provide(lambda: sessions, sync_to_thread=False)},
         tags=["Sessions"],
     )

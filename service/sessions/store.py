@@ -1,138 +1,241 @@
-"""Charging sessions in the database: add, change, list; the database itself refuses overlaps."""
+"""Charging sessions in the database: add, change, list, assign; the database itself refuses overlaps."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
-from psycopg import errors
+from msgspec import UNSET
+from psycopg import AsyncConnection, errors
 
 from service.db import ReadPool, fetch_all
-from service.readings import DeviceId, Timestamp
+from service.sessions.model import (
+    Assignment,
+    Change,
+    NewAssignment,
+    NewSession,
+    Session,
+    SessionUpdate,
+    TimeFault,
+    Values,
+    check_times,
+)
 from service.sql import query
 from service.web.problems import Problem
 
-SessionId = Annotated[DeviceId, Meta(description="1 to 64 characters of A-Z a-z 0-9 . _ : -")]
+_TRIES: Final = 3
+# As for a query: a frozen server must not hold a request for ever.
+_TIMEOUT_S: Final = 40.0
 
-
-# Beyond any real session, and far from where conversions between zones leave the calendar.
-_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
-_LATEST = datetime(3000, 1, 1, tzinfo=UTC)
-
-
-class Session(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """A session as it is told: start included, end excluded, no end while it is open."""
-
-    session_id: str
-    vehicle_id: str
-    meter_id: str
-    started_at: datetime
-    ended_at: datetime | None
-
-
-class NewSession(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """A session as it is sent; without an id it gets a random one."""
-
-    vehicle_id: DeviceId
-    meter_id: DeviceId
-    started_at: Timestamp
-    ended_at: Timestamp | None = None
-    session_id: SessionId | None = None
-
-
-class SessionChange(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """What to change in a session: its end, or a correction of anything else. A null end opens it again."""
-
-    vehicle_id: DeviceId | UnsetType = UNSET
-    meter_id: DeviceId | UnsetType = UNSET
-    started_at: Timestamp | UnsetType = UNSET
-    ended_at: Timestamp | UnsetType | None = UNSET
+T = TypeVar("T")
 
 
 class Sessions(NamedTuple):
-    """Charging sessions over a pool of connections."""
+    """Charging sessions over a pool of connections; `source` is what the audit trail says of changes."""
 
     pool: ReadPool
+    source: str = "http"
 
     async def add(self, new: NewSession) -> tuple[Session, bool]:
         """Store a session; give it and whether it is new: the same session sent twice is no mistake.
 
-        Raises Problem: 400 when it ends before it starts, 409 when the meter serves another vehicle then or
+        Raises Problem: 400 when it ends before it starts, 409 when the meter is taken at some time then or
         the id belongs to a different session.
         """
-        values = {field: getattr(new, field) for field in new.__struct_fields__}
-        _check_order(new.started_at, new.ended_at)
-        try:
-            [row] = await fetch_all(self.pool, query("add_session"), values)
-        except errors.UniqueViolation:
-            known = await self.get(str(new.session_id))
-            sent = (new.vehicle_id, new.meter_id, new.started_at, new.ended_at)
-            if (known.vehicle_id, known.meter_id, known.started_at, known.ended_at) == sent:
-                return known, False
-            message = f"session {known.session_id!r} exists with other values: change it with PATCH"
-            raise Problem(409, "session_exists", message, field="sessionId") from None
-        except errors.ExclusionViolation:
-            raise await self._overlap(values) from None
-        return Session(**row), True
+        values = msgspec.structs.asdict(new)
+        _check(new.started_at, new.ended_at)
+        for _ in range(_TRIES):
+            async with self._changing() as connection:
+                row = await (await connection.execute(query("add_session"), values)).fetchone()
+            if row is not None:
+                return Session(**row), True
+            if new.session_id is not None and (known := await self._find(new.session_id)) is not None:
+                if _values(known) == _values(new):
+                    return known, False
+                message = f"session {known.session_id!r} exists with other values: change it with PATCH"
+                raise Problem(409, "session_exists", message, field="sessionId")
+            if (other := await self._other(values)) is not None:
+                raise _overlap(new.meter_id, other)
+        # What was in the way is gone each time we look.
+        raise _overlap(new.meter_id, None)
 
     async def get(self, session_id: str) -> Session:
         """Give one session. Raises Problem 404."""
-        rows = await fetch_all(self.pool, query("get_session"), {"session_id": session_id})
-        if not rows:
+        known = await self._find(session_id)
+        if known is None:
             raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
-        return Session(**rows[0])
+        return known
 
-    async def change(self, session_id: str, change: SessionChange) -> Session:
-        """End or correct a session. Raises Problem: 404, 400 (times in the wrong order), 409 (overlap)."""
-        given: dict[str, Any] = {
-            field: None if (value := getattr(change, field)) is UNSET else value
-            for field in change.__struct_fields__
-        }
-        before = await self.get(session_id)
-        change_end = change.ended_at is not UNSET
-        merged: dict[str, Any] = {
-            "session_id": session_id,
-            "meter_id": given["meter_id"] or before.meter_id,
-            "started_at": given["started_at"] or before.started_at,
-            "ended_at": given["ended_at"] if change_end else before.ended_at,
-        }
-        _check_order(merged["started_at"], merged["ended_at"])
+    async def change(self, session_id: str, update: SessionUpdate) -> Session:
+        """End or correct a session; what changes nothing leaves no trace.
+
+        Raises Problem: 404, 400 (times in the wrong order), 409 (overlap).
+        """
+        return await _again_after_deadlock(lambda: self._change(session_id, update))
+
+    async def _change(self, session_id: str, update: SessionUpdate) -> Session:
+        given = {name: value for name, value in msgspec.structs.asdict(update).items() if value is not UNSET}
+        values: dict[str, Any] = {}
         try:
-            rows = await fetch_all(
-                self.pool,
-                query("change_session"),
-                {**given, "session_id": session_id, "change_end": change_end},
-            )
+            async with self._changing() as connection:
+                found = await connection.execute(query("lock_session"), {"session_id": session_id})
+                row = await found.fetchone()
+                if row is None:
+                    raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
+                before = Session(**row)
+                after = msgspec.structs.replace(before, **given)
+                _check(after.started_at, after.ended_at)
+                if _values(after) != _values(before):
+                    values = msgspec.structs.asdict(after)
+                    await connection.execute(query("change_session"), values)
         except errors.ExclusionViolation:
-            raise await self._overlap(merged) from None
-        except errors.DataException:
-            # Another change came in between: together they would end the session before it starts.
-            raise Problem(409, "session_changed", "the session was changed meanwhile: look again") from None
-        return Session(**rows[0])
+            raise _overlap(values["meter_id"], await self._other(values)) from None
+        return await self.get(session_id) if values else before
+
+    async def changes(self, session_id: str) -> list[Change]:
+        """Give the audit trail of a session, oldest first; it may begin after the session did.
+
+        Raises Problem 404 for a session that never was.
+        """
+        rows = await fetch_all(self.pool, query("session_changes"), {"session_id": session_id})
+        if not rows:
+            await self.get(session_id)
+        return [
+            Change(
+                change_id=row["change_id"],
+                changed_at=row["changed_at"],
+                action=row["action"],
+                source=row["source"],
+                before=_values_of(row, "before"),
+                after=_values_of(row, "after"),
+            )
+            for row in rows
+        ]
+
+    async def assign(self, vehicle_id: str, new: NewAssignment) -> Assignment:
+        """Make a meter (or none) the vehicle's until further notice; the same again changes nothing.
+
+        Raises Problem: 400 for a time beyond the calendar, 404 (no meter wanted, and a vehicle that nobody
+        ever heard of), 409 when the meter is taken at some time from then on, or when an open session of the
+        vehicle started too late to be ended then.
+        """
+        return await _again_after_deadlock(lambda: self._assign(vehicle_id, new))
+
+    async def _assign(self, vehicle_id: str, new: NewAssignment) -> Assignment:
+        if new.since is not None:
+            _check(new.since, None, name="since")
+        values = {"vehicle_id": vehicle_id, "meter_id": new.meter_id, "started_at": new.since}
+        try:
+            [row] = await fetch_all(self.pool, query("assign_meter"), values)
+        except errors.ExclusionViolation:
+            other = await self._other({**values, "session_id": None, "ended_at": None})
+            raise _overlap(str(new.meter_id), other) from None
+        outcome = row.pop("outcome")
+        if outcome == "unknown":
+            raise _unknown(vehicle_id)
+        if outcome == "started_later":
+            raise _too_late(Session(**row))
+        return Assignment(
+            vehicle_id=vehicle_id,
+            meter_id=row["meter_id"],
+            since=row["started_at"],
+            session_id=row["session_id"],
+        )
+
+    async def assigned(self, vehicle_id: str) -> Assignment:
+        """Give the vehicle's newest open session. Raises Problem 404 for a vehicle never heard of."""
+        rows = await fetch_all(self.pool, query("assigned_meter"), {"vehicle_id": vehicle_id})
+        if not rows:
+            raise _unknown(vehicle_id)
+        [row] = rows
+        return Assignment(
+            vehicle_id=vehicle_id,
+            meter_id=row["meter_id"],
+            since=row["started_at"],
+            session_id=row["session_id"],
+        )
 
     async def list(self, filters: dict[str, Any]) -> list[Session]:
         """Give a page of sessions, newest start first; see the query list_sessions for the filters."""
         return [Session(**row) for row in await fetch_all(self.pool, query("list_sessions"), filters)]
 
-    async def _overlap(self, values: dict[str, Any]) -> Problem:
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[AsyncConnection[dict[str, Any]]]:
+        """Give a connection in a transaction whose changes the audit trail ascribes to our source."""
+        async with (
+            asyncio.timeout(_TIMEOUT_S),
+            self.pool.connection() as connection,
+            connection.transaction(),
+        ):
+            await connection.execute(query("name_source"), {"source": self.source})
+            yield connection
+
+    async def _find(self, session_id: str) -> Session | None:
+        rows = await fetch_all(self.pool, query("get_session"), {"session_id": session_id})
+        return Session(**rows[0]) if rows else None
+
+    async def _other(self, values: dict[str, Any]) -> Session | None:
+        """Find the session that takes the meter at some time in a span."""
         rows = await fetch_all(self.pool, query("overlapping_session"), values)
-        other = msgspec.to_builtins(Session(**rows[0])) if rows else None
-        named = f": session {other['sessionId']!r} of vehicle {other['vehicleId']!r}" if other else ""
-        return Problem(
-            409,
-            "session_overlap",
-            f"meter {values['meter_id']!r} serves another vehicle in that time{named}",
-            title="A meter serves one vehicle at a time",
-            field="meterId",
-            extra={"other": other},
-        )
+        return Session(**rows[0]) if rows else None
 
 
-def _check_order(started_at: datetime, ended_at: datetime | None) -> None:
-    for name, moment in (("startedAt", started_at), ("endedAt", ended_at)):
-        if moment is not None and not _EARLIEST <= moment <= _LATEST:
-            raise Problem(400, "out_of_range", f'"{name}" lies outside the years 1900 to 2999', field=name)
-    if ended_at is not None and ended_at <= started_at:
-        raise Problem(400, "out_of_range", '"endedAt" must lie after "startedAt"', field="endedAt")
+async def _again_after_deadlock(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction again that the server rolled back for another one: two that swap meters, say."""
+    for _ in range(_TRIES - 1):
+        try:
+            return await work()
+        except errors.DeadlockDetected:
+            continue
+    return await work()
+
+
+def _values(session: Session | NewSession) -> Values:
+    return Values(session.vehicle_id, session.meter_id, session.started_at, session.ended_at)
+
+
+def _values_of(row: dict[str, Any], when: str) -> Values | None:
+    if row[f"vehicle_{when}"] is None:
+        return None
+    return Values(*(row[f"{name}_{when}"] for name in ("vehicle", "meter", "started", "ended")))
+
+
+def _check(started_at: datetime, ended_at: datetime | None, *, name: str | None = None) -> None:
+    try:
+        check_times(started_at, ended_at)
+    except TimeFault as fault:
+        field = name or fault.field
+        message = fault.message.replace(fault.field, field)
+        raise Problem(400, "out_of_range", message, field=field) from None
+
+
+def _overlap(meter_id: str, other: Session | None) -> Problem:
+    named = f" by session {other.session_id!r} of vehicle {other.vehicle_id!r}" if other else ""
+    return Problem(
+        409,
+        "session_overlap",
+        f"meter {meter_id!r} is taken in that time{named}",
+        title="A meter serves one vehicle at a time",
+        field="meterId",
+        extra={"other": msgspec.to_builtins(other)},
+    )
+
+
+def _too_late(other: Session) -> Problem:
+    return Problem(
+        409,
+        "session_started_later",
+        f"session {other.session_id!r} on meter {other.meter_id!r} is open and started too late for that: "
+        "give a later time, or correct the session with PATCH",
+        title="An open session of the vehicle starts too late",
+        field="since",
+        extra={"other": msgspec.to_builtins(other)},
+    )
+
+
+def _unknown(vehicle_id: str) -> Problem:
+    return Problem(404, "unknown_device", f"no vehicle {vehicle_id!r} was ever heard of")

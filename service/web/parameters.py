@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeVar
+from zoneinfo import available_timezones
 
 import msgspec
 
 from service.readings import DeviceId, Timestamp
 from service.web.problems import Problem
+
+T = TypeVar("T")
 
 _LOST_PLUS: Final = re.compile(r" (?=\d\d:?\d\d$)")
 
@@ -88,3 +93,27 @@ def flag(name: str, text: str | None) -> bool:
     if text.lower() in {"true", "1"}:
         return True
     raise Problem(400, "bad_parameter", f"{name} must be true or false", field=name)
+
+
+def choice(name: str, text: str | None, choices: Mapping[str, T], default: str) -> T:
+    """Read one of some words; give what it stands for."""
+    chosen = choices.get(default if text is None else text)
+    if chosen is None:
+        message = f"{name} must be {', '.join(list(choices)[:-1])} or {list(choices)[-1]}"
+        raise Problem(400, "bad_parameter", message, field=name)
+    return chosen
+
+
+def zone(name: str, text: str | None) -> str:
+    """Read the name of a time zone; UTC when absent."""
+    if text is None:
+        return "UTC"
+    if text not in _zones():
+        message = f"{name}={text!r} is no time zone: give an IANA name such as Europe/Zurich or Asia/Kolkata"
+        raise Problem(400, "bad_parameter", message, field=name)
+    return text
+
+
+@cache
+def _zones() -> set[str]:
+    return available_timezones()

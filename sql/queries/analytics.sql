@@ -50,37 +50,181 @@ select
     ) as known
 from vehicle_performance(%(id)s, %(window_from)s, %(window_to)s) as p;
 
--- name: fleet_worst
--- Vehicles with the lowest efficiency over [from, to), of those that drew enough AC energy to tell.
-select
-    s.vehicle_id,
-    p.kwh_ac,
-    p.kwh_dc,
-    p.kwh_dc / p.kwh_ac as efficiency
-from (
-    select distinct c.vehicle_id
-    from charging_session as c
-    where c.during && tstzrange(%(window_from)s, %(window_to)s)
-) as s
-cross join lateral vehicle_performance(s.vehicle_id, %(window_from)s, %(window_to)s) as p
-where p.kwh_ac >= %(least_kwh)s
-order by efficiency, s.vehicle_id
-limit %(page_size)s;
+-- name: fleet_by_vehicle
+-- Energy of the whole fleet over [from, to), and in each row one of the vehicles with the lowest efficiency, of
+-- those that drew enough AC energy to tell. One row without a vehicle when there is none.
+with vehicle as materialized (
+    select
+        p.vehicle_id,
+        p.kwh_ac,
+        p.kwh_dc,
+        p.meter_readings,
+        p.vehicle_readings
+    from fleet_performance(%(window_from)s, %(window_to)s) as p
+)
 
--- name: fleet_energy
--- Energy of the whole fleet over [from, to): the sum of its vehicles' summaries.
 select
-    coalesce(sum(p.kwh_ac), 0) as kwh_ac,
-    coalesce(sum(p.kwh_dc), 0) as kwh_dc
+    fleet.kwh_ac as fleet_kwh_ac,
+    fleet.kwh_dc as fleet_kwh_dc,
+    worst.*
 from (
-    select v.vehicle_id
-    from vehicle_state as v
-    union
-    select c.vehicle_id
-    from charging_session as c
-    where c.during && tstzrange(%(window_from)s, %(window_to)s)
-) as s
-cross join lateral vehicle_performance(s.vehicle_id, %(window_from)s, %(window_to)s) as p;
+    select
+        coalesce(sum(v.kwh_ac), 0) as kwh_ac,
+        coalesce(sum(v.kwh_dc), 0) as kwh_dc
+    from vehicle as v
+) as fleet
+left join lateral (
+    select
+        v.vehicle_id as device_id,
+        v.kwh_ac,
+        v.kwh_dc,
+        v.meter_readings,
+        v.vehicle_readings
+    from vehicle as v
+    where v.kwh_ac >= %(least_kwh)s and v.kwh_ac > 0
+    order by v.kwh_dc / v.kwh_ac, v.vehicle_id
+    limit %(page_size)s
+) as worst on true;
+
+-- name: fleet_by_meter
+-- The same with meters, that is chargers: what arrived while a vehicle was connected to this meter alone.
+with charger as materialized (
+    select
+        p.meter_id,
+        sum(p.kwh_ac) as kwh_ac,
+        sum(p.kwh_dc) as kwh_dc,
+        sum(p.meter_readings)::bigint as meter_readings,
+        sum(p.vehicle_readings)::bigint as vehicle_readings
+    from pair_energy(%(window_from)s, %(window_to)s) as p
+    group by p.meter_id
+)
+
+select
+    fleet.kwh_ac as fleet_kwh_ac,
+    fleet.kwh_dc as fleet_kwh_dc,
+    worst.*
+from (
+    select
+        coalesce(sum(v.kwh_ac), 0) as kwh_ac,
+        coalesce(sum(v.kwh_dc), 0) as kwh_dc
+    from fleet_performance(%(window_from)s, %(window_to)s) as v
+) as fleet
+left join lateral (
+    select
+        c.meter_id as device_id,
+        c.kwh_ac,
+        c.kwh_dc,
+        c.meter_readings,
+        c.vehicle_readings
+    from charger as c
+    where c.kwh_ac >= %(least_kwh)s and c.kwh_ac > 0
+    order by c.kwh_dc / c.kwh_ac, c.meter_id
+    limit %(page_size)s
+) as worst on true;
+
+-- name: fleet_by_time
+-- Energy of the whole fleet, hour by hour or day by day of a time zone.
+with edge as (
+    select window_edges(%(window_from)s, %(window_to)s, %(width)s, %(zone)s) as edges
+),
+
+ac as (
+    select
+        b.place,
+        sum(b.kwh) as kwh,
+        sum(b.readings)::bigint as readings
+    from edge
+    cross join lateral billed(edge.edges) as b
+    group by b.place
+),
+
+dc as (
+    select
+        d.place,
+        sum(d.kwh) as kwh,
+        sum(d.readings)::bigint as readings
+    from edge
+    cross join lateral fleet_delivered(edge.edges) as d
+    group by d.place
+)
+
+select
+    edge.edges[n.place] as started_at,
+    edge.edges[n.place + 1] as ended_at,
+    coalesce(ac.kwh, 0) as kwh_ac,
+    coalesce(dc.kwh, 0) as kwh_dc,
+    coalesce(ac.readings, 0) as meter_readings,
+    coalesce(dc.readings, 0) as vehicle_readings
+from edge
+cross join lateral generate_series(1, cardinality(edge.edges) - 1) as n (place)
+left join ac on n.place = ac.place
+left join dc on n.place = dc.place
+order by n.place;
+
+-- name: vehicle_by_time
+-- Energy, battery temperature and state of charge of one vehicle, hour by hour or day by day of a time zone.
+with edge as (
+    select window_edges(%(window_from)s, %(window_to)s, %(width)s, %(zone)s) as edges
+),
+
+ac as (
+    select
+        b.place,
+        sum(b.kwh) as kwh,
+        sum(b.readings)::bigint as readings
+    from edge
+    cross join lateral billed(edge.edges, %(id)s) as b
+    group by b.place
+),
+
+dc as (
+    select d.*
+    from edge
+    cross join lateral delivered(edge.edges, %(id)s) as d
+)
+
+select
+    edge.edges[n.place] as started_at,
+    edge.edges[n.place + 1] as ended_at,
+    coalesce(ac.kwh, 0) as kwh_ac,
+    coalesce(ac.readings, 0) as meter_readings,
+    coalesce(dc.kwh, 0) as kwh_dc,
+    coalesce(dc.readings, 0) as vehicle_readings,
+    dc.battery_temp_sum,
+    dc.battery_temp_min,
+    dc.battery_temp_max,
+    dc.soc_min,
+    dc.soc_max,
+    dc.soc_first,
+    dc.soc_last
+from edge
+cross join lateral generate_series(1, cardinality(edge.edges) - 1) as n (place)
+left join ac on n.place = ac.place
+left join dc on n.place = dc.place
+order by n.place;
+
+-- name: vehicle_known
+-- Whether a vehicle was ever heard of: it reported, or a session names it.
+select
+    exists (select from vehicle_state where vehicle_id = %(id)s)
+    or exists (select from charging_session where vehicle_id = %(id)s) as known;
+
+-- name: rollup_freshness
+-- How far the rollups reach, what waits for a refresh, and what went wrong.
+select
+    h.stream,
+    nullif(h.refreshed_until, '-infinity') as refreshed_until,
+    h.refreshed_at,
+    h.failures,
+    h.failed_at,
+    h.last_error,
+    (
+        select count(distinct s.hour)
+        from rollup_stale as s
+        where s.stream = h.stream
+    ) as stale_hours
+from rollup_health as h
+order by h.stream;
 
 -- name: device_counts
 -- How many devices have ever reported, and when the newest reading of each kind was taken.

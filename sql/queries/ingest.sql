@@ -184,7 +184,3 @@ on conflict (minute, writer, kind) do update set
     lag_s_count = i.lag_s_count + excluded.lag_s_count,
     lag_s_sum = i.lag_s_sum + excluded.lag_s_sum,
     lag_s_max = greatest(i.lag_s_max, excluded.lag_s_max);
-
--- name: log_stale_hours
--- Last step of a transaction: logs the touched hours that may be rolled up already; see sql/repeatable/030_refresh.sql.
-select log_stale_hours(%(streams)s::text[], %(hours)s::timestamptz[]);

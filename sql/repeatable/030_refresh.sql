@@ -1,12 +1,71 @@
 -- The refresh of the rollups, and the log that lets it miss nothing.
 --
--- Writers and refresh agree by an advisory lock (1718383735, 1), "the barrier". A writer takes it shared at the
--- end of its transaction, reads up to where hours may be rolled up (logging_from), and logs the hours before that
--- which it touched. A refresh takes it alone for the moment in which it moves logging_from: every transaction that
--- read the old value has committed by then, every later one logs by the new one. So when hours are rolled up,
--- each reading of theirs is either visible or will be logged, and at any moment and in one snapshot this holds:
--- an hour before refreshed_until that is not in rollup_stale is rolled up exactly.
+-- Writers and refresh agree by an advisory lock (1718383735, 1), "the barrier". A statement that touches history
+-- takes it shared, reads up to where hours may be rolled up (logging_from), and logs the hours before that which it
+-- touched; it keeps the lock until its transaction ends. A refresh takes it alone for the moment in which it moves
+-- logging_from: every transaction that read the old value has committed by then, every later one logs by the new
+-- one. So when hours are rolled up, each reading of theirs is either visible or will be logged, and at any moment
+-- and in one snapshot this holds: an hour before refreshed_until that is not in rollup_stale is rolled up exactly.
 
+-- Fires once a statement, whoever runs it: the service, psql, a restore. Rows of the open hour, nearly all there
+-- are, cost a look at the earliest of them.
+create or replace function log_stale_hours()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, public
+as $$
+declare
+    line timestamptz;
+begin
+    perform pg_advisory_xact_lock_shared(1718383735, 1);
+    -- A statement of its own: its snapshot is taken when the lock is held.
+    select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
+    if (select min(t.recorded_at) from touched as t) < line then
+        insert into rollup_stale (stream, hour)
+        select distinct tg_argv[0], time_bucket('1 hour', t.recorded_at)
+        from touched as t
+        where t.recorded_at < line;
+    end if;
+    return null;
+end
+$$;
+comment on function log_stale_hours() is
+'Logs the hours that a statement touched and that may be rolled up already; see the barrier in 030_refresh.sql';
+
+-- Readings are never changed by the service. Where an owner mends history by hand, the rollups follow.
+do $$
+declare
+    stream text;
+begin
+    foreach stream in array array['meter', 'vehicle'] loop
+        if exists (
+            select from pg_catalog.pg_trigger
+            where tgrelid = format('public.%I', stream || '_reading')::regclass and tgname = 'log_inserted_hours'
+        ) then
+            continue;
+        end if;
+        execute format(
+            'create trigger log_inserted_hours after insert on %I referencing new table as touched '
+            'for each statement execute function log_stale_hours(%L)', stream || '_reading', stream
+        );
+        execute format(
+            'create trigger log_deleted_hours after delete on %I referencing old table as touched '
+            'for each statement execute function log_stale_hours(%L)', stream || '_reading', stream
+        );
+        execute format(
+            'create trigger log_hours_before_update after update on %I referencing old table as touched '
+            'for each statement execute function log_stale_hours(%L)', stream || '_reading', stream
+        );
+        execute format(
+            'create trigger log_hours_after_update after update on %I referencing new table as touched '
+            'for each statement execute function log_stale_hours(%L)', stream || '_reading', stream
+        );
+    end loop;
+end
+$$;
+
+-- TEMPORARY
 create or replace function log_stale_hours(streams text[], hours timestamptz[])
 returns void
 language plpgsql
@@ -15,7 +74,6 @@ set search_path = pg_catalog, public
 as $$
 begin
     perform pg_advisory_xact_lock_shared(1718383735, 1);
-    -- A statement of its own: its snapshot is taken when the lock is held.
     insert into rollup_stale (stream, hour)
     select t.stream, t.hour
     from unnest(streams, hours) as t (stream, hour)
@@ -23,8 +81,7 @@ begin
     where t.hour < p.logging_from;
 end
 $$;
-comment on function log_stale_hours(text[], timestamptz[]) is
-'Last step of an ingest transaction: logs the touched hours that may be rolled up already';
+comment on function log_stale_hours(text[], timestamptz[]) is 'to be removed';
 
 create or replace function setting(wanted text, otherwise double precision)
 returns double precision
@@ -52,62 +109,99 @@ $$;
 comment on function apply_settings(text[], double precision[]) is
 'Hands the settings of the service to the database; what is the same stays untouched';
 
--- Moves logging_from to the end of the last hour that is over and has had time to settle.
+-- Moves logging_from to the end of the last hour that is over and has had time to settle. Whoever waits for the
+-- barrier holds up the writers behind it, so it waits for moments only, again and again: one writer that stands
+-- still between its last statement and its commit must not bring all the others to a stop.
 create or replace function close_hours()
 returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, public
+set lock_timeout = '200ms'
 as $$
 begin
-    perform pg_advisory_xact_lock(1718383735, 1);
-    update rollup_progress
-    set logging_from = settled.until
-    from (
-        select time_bucket('1 hour', now() - setting('rollup_settle_s', 120) * interval '1 second') as until
-    ) as settled
-    where rollup_progress.logging_from < settled.until;
+    for attempt in 1..30 loop
+        begin
+            perform pg_advisory_xact_lock(1718383735, 1);
+            update rollup_progress
+            set logging_from = settled.until
+            from (
+                select time_bucket('1 hour', now() - setting('rollup_settle_s', 120) * interval '1 second') as until
+            ) as settled
+            where rollup_progress.logging_from < settled.until;
+            return;
+        exception
+            when lock_not_available then
+                perform pg_sleep(random());
+        end;
+    end loop;
+    raise exception 'a writer has been standing still before its commit for half a minute: finished hours cannot be closed'
+    using errcode = 'lock_not_available', hint = 'look for application_name "fleetwatt write" in pg_stat_activity';
 end
 $$;
-comment on function close_hours() is 'First step of refresh_rollups: from here on, writers log what they add to finished hours';
+comment on function close_hours() is
+'First step of refresh_rollups: from here on, writers log what they add to finished hours';
 
--- Hours whose raw rows are fewer than those that were rolled up. History is only ever added to, so the others
--- have been dropped, and rolling up what is left would erase the rollup.
-create or replace function hours_without_raw(wanted text, hour_from timestamptz, hour_to timestamptz)
-returns setof timestamptz
+-- Whether raw rows that a stretch of rolled-up hours was made of have been dropped: rolling up what is left, or
+-- what came late, would erase the rollup. Chunks are dropped whole, and a late reading makes a new one. So a chunk
+-- that is younger than its days is looked at: history is only ever added to, so where the rollups hold more readings
+-- of a device than there are, the others have been dropped.
+create or replace function raw_is_gone(wanted text, hour_from timestamptz, hour_to timestamptz)
+returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, public
 set plan_cache_mode = force_custom_plan
 as $$
+declare
+    chunk record;
 begin
-    if wanted = 'meter' then
-        return query
-        select distinct s.hour
-        from meter_hourly_stored as s
-        left join (
-            select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-            from meter_reading as r
-            where r.recorded_at >= hour_from and r.recorded_at < hour_to
-            group by 1, 2
-        ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
-        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
+    select
+        count(*) as number,
+        min(c.range_start) filter (where c.chunk_creation_time >= c.range_end) as young_from,
+        max(c.range_end) filter (where c.chunk_creation_time >= c.range_end) as young_to
+    into chunk
+    from timescaledb_information.chunks as c
+    where
+        c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+        and c.range_start < hour_to and c.range_end > hour_from;
+    if chunk.number = 0 then
+        return true;
+    elsif chunk.young_from is null then
+        return false;
+    elsif wanted = 'meter' then
+        return exists (
+            select
+            from meter_hourly_stored as s
+            left join (
+                select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+                from meter_reading as r
+                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
+                group by 1, 2
+            ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
+            where
+                s.hour >= chunk.young_from and s.hour < chunk.young_to
+                and s.readings > coalesce(raw.readings, 0)
+        );
     else
-        return query
-        select distinct s.hour
-        from vehicle_hourly_stored as s
-        left join (
-            select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-            from vehicle_reading as r
-            where r.recorded_at >= hour_from and r.recorded_at < hour_to
-            group by 1, 2
-        ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
-        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
+        return exists (
+            select
+            from vehicle_hourly_stored as s
+            left join (
+                select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+                from vehicle_reading as r
+                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
+                group by 1, 2
+            ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
+            where
+                s.hour >= chunk.young_from and s.hour < chunk.young_to
+                and s.readings > coalesce(raw.readings, 0)
+        );
     end if;
 end
 $$;
-comment on function hours_without_raw(text, timestamptz, timestamptz) is
-'Rolled-up hours in [from, to) of which raw rows have been dropped since';
+comment on function raw_is_gone(text, timestamptz, timestamptz) is
+'Whether raw rows behind the rolled-up hours [from, to) have been dropped, so that these must stay as they are';
 
 -- What there is to roll up, in runs of at most a day: new hours in the order of time, chunk by chunk, so that
 -- years without data cost nothing; then the stale ones, each with the log rows that are seen now.
@@ -177,24 +271,26 @@ comment on function rollup_work(text) is
 
 -- After a run: log rows that were seen before it began are settled, and the rolled-up part grows.
 create or replace function finish_rollup(
-    wanted text, hour_from timestamptz, hour_to timestamptz, seen bigint[], kept bigint
+    wanted text, hour_from timestamptz, hour_to timestamptz, seen bigint[], kept boolean
 )
 returns void
 language plpgsql
 security definer
 set search_path = pg_catalog, public
 as $$
+declare
+    hours bigint := extract(epoch from hour_to - hour_from)::bigint / 3600;
 begin
     delete from rollup_stale where stale_id = any(seen);
     update rollup_progress as p
     set
         refreshed_until = greatest(p.refreshed_until, hour_to),
-        refreshed_hours = p.refreshed_hours + extract(epoch from hour_to - hour_from)::bigint / 3600 - kept,
-        kept_hours = p.kept_hours + kept
+        refreshed_hours = p.refreshed_hours + case when kept then 0 else hours end,
+        kept_hours = p.kept_hours + case when kept then hours else 0 end
     where p.stream = wanted;
 end
 $$;
-comment on function finish_rollup(text, timestamptz, timestamptz, bigint[], bigint) is
+comment on function finish_rollup(text, timestamptz, timestamptz, bigint[], boolean) is
 'Last step of a run of refresh_rollups: settles the log rows that it saw and moves refreshed_until';
 
 create or replace function note_refresh()
@@ -250,37 +346,22 @@ $$;
 comment on procedure refresh_rollups (integer, jsonb) is
 'Rolls up finished hours and exactly the stale ones, then evaluates alerts; commits, one at a time';
 
--- One run. Of a stale run, hours whose raw rows are gone keep the rollup they have.
+-- One run. Stale hours whose raw rows are gone keep the rollup they have.
 create or replace procedure refresh_run(
     wanted text, hour_from timestamptz, hour_to timestamptz, stale_ids bigint[]
 )
 language plpgsql
 as $$
 declare
-    kept tstzmultirange := '{}';
-    part tstzrange;
-    parts tstzrange[];
+    kept boolean := false;
 begin
     if pg_catalog.cardinality(stale_ids) > 0 then
-        select coalesce(pg_catalog.range_agg(pg_catalog.tstzrange(h.hour, h.hour + interval '1 hour')), '{}')
-        into kept
-        from public.hours_without_raw(wanted, hour_from, hour_to) as h (hour);
+        kept := public.raw_is_gone(wanted, hour_from, hour_to);
     end if;
-    parts := array(
-        select p.span from pg_catalog.unnest(
-            pg_catalog.tstzmultirange(pg_catalog.tstzrange(hour_from, hour_to)) - kept
-        ) as p (span)
-    );
-    foreach part in array parts loop
-        call public.materialize_hours(wanted, pg_catalog.lower(part), pg_catalog.upper(part));
-    end loop;
-    perform public.finish_rollup(
-        wanted, hour_from, hour_to, stale_ids,
-        (
-            select coalesce(sum(extract(epoch from pg_catalog.upper(k.span) - pg_catalog.lower(k.span))), 0)::bigint / 3600
-            from pg_catalog.unnest(kept) as k (span)
-        )
-    );
+    if hour_from < hour_to and not kept then
+        call public.materialize_hours(wanted, hour_from, hour_to);
+    end if;
+    perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
     commit;
 end
 $$;
@@ -289,8 +370,8 @@ comment on procedure refresh_run (text, timestamptz, timestamptz, bigint []) is
 
 grant execute on function
 log_stale_hours(text[], timestamptz[]), setting(text, double precision),
-apply_settings(text[], double precision[]), close_hours(), hours_without_raw(text, timestamptz, timestamptz),
-rollup_work(text), finish_rollup(text, timestamptz, timestamptz, bigint[], bigint), note_refresh(),
+apply_settings(text[], double precision[]), close_hours(), raw_is_gone(text, timestamptz, timestamptz),
+rollup_work(text), finish_rollup(text, timestamptz, timestamptz, bigint[], boolean), note_refresh(),
 note_refresh_failure(text)
 to fleetwatt_service;
 grant execute on procedure

@@ -6,40 +6,30 @@
 -- left to the raw rows, so local days of any time zone are exact, also where they start at half past an hour.
 
 -- Which days and hours of a stream answers may take from the rollups, between the first and the last edge.
-create or replace function rolled_up(wanted text, edges timestamptz[])
-returns table (days tstzmultirange, hours tstzmultirange)
-language sql
+create or replace function rolled_up(
+    wanted text, edges timestamptz[], out days tstzmultirange, out hours tstzmultirange
+)
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, public
+set plan_cache_mode = auto
 as $$
-    with span as (
-        select tstzrange(edges[1], edges[array_upper(edges, 1)]) as asked
-    ),
-
-    fresh as (
-        select
-            tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span.asked)
-            - coalesce(
-                (
-                    select range_agg(tstzrange(s.hour, s.hour + interval '1 hour'))
-                    from rollup_stale as s
-                    where
-                        s.stream = wanted
-                        and s.hour > lower(span.asked) - interval '1 hour'
-                        and s.hour < upper(span.asked)
-                ),
-                '{}'
-            ) as hours
-        from rollup_progress as p
-        cross join span
-        where p.stream = wanted
-    )
-
-    select
-        fresh.hours - cut_bins(edges, interval '1 day') as days,
-        fresh.hours - cut_bins(edges, interval '1 hour') as hours
-    from fresh
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+begin
+    select tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span) - coalesce(stale.hours, '{}')
+    into hours
+    from rollup_progress as p
+    cross join (
+        select range_agg(tstzrange(s.hour, s.hour + interval '1 hour')) as hours
+        from rollup_stale as s
+        where s.stream = wanted and s.hour > lower(span) - interval '1 hour' and s.hour < upper(span)
+    ) as stale
+    where p.stream = wanted;
+    days := hours - cut_bins(edges, interval '24 hours');
+    hours := hours - cut_bins(edges, interval '1 hour');
+end
 $$;
 comment on function rolled_up(text, timestamptz[]) is
 'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';

@@ -132,7 +132,7 @@ def test_operation_is_described(operation: Operation) -> None:
         assert parameter["schema"]
     for answer in said["responses"].values():
         assert answer["description"]
-    assert (operation.method in {"post", "patch"}) == ("requestBody" in said)
+    assert (operation.method in {"post", "patch", "put"}) == ("requestBody" in said)
 
 
 def test_operations_are_explained() -> None:

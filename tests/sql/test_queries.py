@@ -70,11 +70,21 @@ VALUES: dict[str, Any] = {
     "refusal_code": "x",
     "refusal_field": None,
     "wait_s": 60.0,
+    "width": "day",
+    "zone": "Europe/Zurich",
+    "names": ["rollup_settle_s"],
+    "setting_values": [120.0],
+    "reason": "r",
     "streams": ["meter"],
     "hours": [NOW],
 }
 # Where a name stands for one value, not for a column of a batch.
-EXCEPTIONS: dict[str, dict[str, Any]] = {"count_ingest": {"kind": "meter"}}
+EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "count_ingest": {"kind": "meter"},
+    "take_session_message": {"session_id": "s"},
+}
+# They commit as they go.
+COMMITTING = {"refresh_rollups"}
 # Run by the superuser of an embedded server, before the roles exist: tests/service/test_up.py runs them.
 EMBEDDED = {
     "offer_role_password",
@@ -90,7 +100,7 @@ EMBEDDED = {
 @pytest.mark.parametrize("name", sorted(set(queries()) - EMBEDDED))
 def test_query_runs_as_the_service(settings: Settings, name: str) -> None:
     """The role fleetwatt_service may run it and the schema has all that it names."""
-    with psycopg.connect(settings.database_url) as connection:
+    with psycopg.connect(settings.database_url, autocommit=name in COMMITTING) as connection:
         connection.execute(queries()[name], {**VALUES, **EXCEPTIONS.get(name, {})}, prepare=True)
         connection.rollback()
 

@@ -1,0 +1,120 @@
+"""Energy over the fleet and over time: the least efficient first, or hour by hour and day by day."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, Literal, LiteralString, NamedTuple
+
+from service.analytics.energy import balance, counts, mean_temperature, rounded
+from service.db import ReadPool, fetch_all
+from service.settings import Settings
+from service.sql import query
+from service.web.answers import rfc3339
+
+Width = Literal["hour", "day"]
+Device = Literal["vehicle", "meter"]
+
+_WORST: Final[dict[Device, LiteralString]] = {
+    "vehicle": query("fleet_by_vehicle"),
+    "meter": query("fleet_by_meter"),
+}
+
+
+class Span(NamedTuple):
+    """A window [start, end), and the time zone whose hours and days divide it."""
+
+    start: datetime
+    end: datetime
+    zone: str = "UTC"
+
+    def parameters(self, width: Width) -> dict[str, Any]:
+        """Give the parameters of the queries that go by time."""
+        return {"window_from": self.start, "window_to": self.end, "width": width, "zone": self.zone}
+
+
+class Series(NamedTuple):
+    """What the routes of the fleet and of time series ask the database."""
+
+    pool: ReadPool
+    settings: Settings
+
+    async def worst(self, by: Device, span: Span, limit: int, least_kwh: float) -> dict[str, Any]:
+        """Give the fleet's energy over a span, and vehicles or meters with the lowest DC / AC first.
+
+        Those that drew less than `least_kwh` are left out of the list: too little to tell a fault.
+        """
+        rows = await fetch_all(
+            self.pool,
+            _WORST[by],
+            {
+                "window_from": span.start,
+                "window_to": span.end,
+                "least_kwh": least_kwh,
+                "page_size": limit,
+            },
+        )
+        total = self._balance(rows[0]["fleet_kwh_ac"], rows[0]["fleet_kwh_dc"])
+        listed = [
+            {
+                f"{by}Id": row["device_id"],
+                **self._balance(row["kwh_ac"], row["kwh_dc"], told=row["vehicle_readings"] > 0),
+                "readingsCount": counts(row),
+            }
+            for row in rows
+            if row["device_id"] is not None
+        ]
+        return {**await self._head(span), **total, f"{by}s": listed}
+
+    async def fleet(self, width: Width, span: Span) -> dict[str, Any]:
+        """Give the fleet's energy over a span, in all and hour by hour or day by day."""
+        rows = await fetch_all(self.pool, query("fleet_by_time"), span.parameters(width))
+        total = self._balance(sum(row["kwh_ac"] for row in rows), sum(row["kwh_dc"] for row in rows))
+        return {**await self._head(span), **total, f"{width}s": [self._interval(row) for row in rows]}
+
+    async def vehicle(self, vehicle_id: str, width: Width, span: Span) -> dict[str, Any] | None:
+        """Give the time series behind a vehicle's summary, None if nobody ever heard of the vehicle."""
+        [answer] = await fetch_all(self.pool, query("vehicle_known"), {"id": vehicle_id})
+        if not answer["known"]:
+            return None
+        rows = await fetch_all(
+            self.pool, query("vehicle_by_time"), {"id": vehicle_id, **span.parameters(width)}
+        )
+        return {
+            "vehicleId": vehicle_id,
+            "periodStart": rfc3339(span.start),
+            "periodEnd": rfc3339(span.end),
+            "threshold": self.settings.efficiency_threshold,
+            f"{width}s": [
+                {
+                    **self._interval(row),
+                    "avgBatteryTemp": mean_temperature(row),
+                    "minBatteryTemp": rounded(row["battery_temp_min"]),
+                    "maxBatteryTemp": rounded(row["battery_temp_max"]),
+                    "firstSoc": rounded(row["soc_first"]),
+                    "lastSoc": rounded(row["soc_last"]),
+                    "minSoc": rounded(row["soc_min"]),
+                    "maxSoc": rounded(row["soc_max"]),
+                }
+                for row in rows
+            ],
+        }
+
+    async def _head(self, span: Span) -> dict[str, Any]:
+        [sessions] = await fetch_all(self.pool, query("sessions_at"), {"at": span.end})
+        return {
+            "periodStart": rfc3339(span.start),
+            "periodEnd": rfc3339(span.end),
+            "charging": sessions["charging"],
+            "threshold": self.settings.efficiency_threshold,
+        }
+
+    def _interval(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "start": rfc3339(row["started_at"]),
+            "end": rfc3339(row["ended_at"]),
+            **self._balance(row["kwh_ac"], row["kwh_dc"], told=row["vehicle_readings"] > 0),
+            "readingsCount": counts(row),
+        }
+
+    def _balance(self, kwh_ac: float, kwh_dc: float, *, told: bool = True) -> dict[str, Any]:
+        return balance(kwh_ac, kwh_dc, self.settings.efficiency_threshold, told=told)

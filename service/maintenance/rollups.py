@@ -1,0 +1,72 @@
+"""Keeps the rollups fresh, where the database does not do it by itself, and tells how fresh they are."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, NamedTuple, NoReturn
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from service import db, log, metrics
+from service.settings import Settings
+from service.sql import query
+
+_log = log.get("rollups")
+# Settings that SQL works by. The database sees no environment, and on some editions it works by itself.
+_FOR_SQL = ("rollup_settle_s",)
+
+
+class Rollups(NamedTuple):
+    """The loop that every process runs; the database sees to it that only one of them works."""
+
+    settings: Settings
+
+    async def run(self) -> NoReturn:
+        """Refresh and report for ever; what goes wrong is logged, counted, and tried again next time."""
+        while True:
+            try:
+                await self.turn()
+            except (psycopg.Error, OSError) as error:
+                _log.warning("refresh_failed", error=type(error).__name__, detail=str(error).splitlines()[:1])
+            except Exception:  # noqa: BLE001 - a defect of ours must not end the refresh for good
+                _log.exception("refresh_failed")
+            # Spread over processes that were started together.
+            await asyncio.sleep(self.settings.rollup_refresh_s * random.uniform(0.9, 1.1))
+
+    async def turn(self) -> None:
+        """Hand over the settings, refresh once unless the database does, and publish how fresh all is.
+
+        Works on a connection of its own, closed at the end: with it goes the lock of a failed refresh.
+        Raises psycopg.Error.
+        """
+        async with await db.writer_connection(db.require_url(self.settings)) as connection:
+            values = [float(getattr(self.settings, name)) for name in _FOR_SQL]
+            await connection.execute(
+                query("apply_settings"), {"names": list(_FOR_SQL), "setting_values": values}
+            )
+            cursor = await connection.execute(query("refresh_is_scheduled"))
+            [scheduled] = await cursor.fetchone() or [True]
+            try:
+                if not scheduled:
+                    await connection.execute(query("refresh_rollups"))
+            except psycopg.Error as error:
+                if not connection.closed:
+                    await connection.execute(query("note_refresh_failure"), {"reason": str(error)})
+                raise
+            finally:
+                if not connection.closed:
+                    await _publish(connection)
+
+
+async def _publish(connection: AsyncConnection[Any]) -> None:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query("rollup_freshness"))
+        for row in await cursor.fetchall():
+            stream = row["stream"]
+            until = row["refreshed_until"]
+            metrics.ROLLUP_REFRESHED_UNTIL.labels(stream).set(until.timestamp() if until else 0)
+            metrics.ROLLUP_STALE_HOURS.labels(stream).set(row["stale_hours"])
+            metrics.ROLLUP_FAILURES.labels(stream).set(row["failures"])

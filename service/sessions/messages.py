@@ -1,0 +1,149 @@
+"""Sessions over MQTT, sessions/{meterId}: a start, an end, or a whole session, in whatever order they come.
+
+Messages of one meter are handled one after another, in the order of arrival. That is not enough: several
+workers share the load, and one that was away has old messages. So the database sorts it out (see
+sql/repeatable/055_session_messages.sql): what does not fit yet waits there, and the caller may acknowledge
+it, because it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, LiteralString
+
+import msgspec
+import psycopg
+from prometheus_client import Counter
+
+from service import log
+from service.db import ReadPool, fetch_all
+from service.errors import blames_data, is_transient
+from service.readings import TimeRule
+from service.sessions.decode import Unusable, decode, meter_of
+from service.settings import Settings
+from service.sql import query
+
+# The first level of the topics; the second is the meter.
+TOPIC: Final = "sessions"
+_TRIES_OF_UNKNOWN: Final = 5
+# How often waiting messages are looked through, so that they do not depend on others to come.
+_EXPIRY_PAUSE_S: Final = 30.0
+
+_MESSAGES: Final = Counter(
+    "fleetwatt_session_messages", "MQTT messages about sessions by what became of them", ["result"]
+)
+
+
+class SessionMessages:
+    """Takes messages about sessions into the database; what `take` returned from is committed."""
+
+    def __init__(self, settings: Settings, pool: ReadPool) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._rule = TimeRule.of(settings)
+        self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
+        # More at once would only wait for a connection, and give up waiting.
+        self._room = asyncio.Semaphore(settings.read_pool_max)
+        self._log = log.get("sessions")
+
+    async def take(self, topic: str, payload: bytes) -> None:
+        """Handle one message; as long as the database is away it is tried again.
+
+        Raises an exception only for a defect: the message must then stay with the broker.
+        """
+        async with self._turn(topic), self._room:
+            statement, values = self._decode(topic, payload)
+            try:
+                became = await self._commit(statement, values)
+            except psycopg.Error as error:
+                if not blames_data(error):
+                    raise
+                message = f"the database refused the message (SQLSTATE {error.sqlstate or 'unknown'})"
+                unusable = Unusable("database_refused", message)
+                became = await self._commit(*self._refusal(topic, payload, unusable))
+            _MESSAGES.labels(became).inc()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look through the waiting messages now and then, and give up those that have waited too long."""
+        while not stop.is_set():
+            try:
+                [row] = await fetch_all(
+                    self._pool, query("expire_session_messages"), {"wait_s": self._settings.session_wait_s}
+                )
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                self._log.warning("session_expiry_failed", error=f"{type(error).__name__}: {error}")
+            else:
+                if row["given_up"]:
+                    _MESSAGES.labels("expired").inc(row["given_up"])
+                    self._log.warning("session_messages_given_up", count=row["given_up"])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EXPIRY_PAUSE_S * random.uniform(0.8, 1.2)):
+                    await stop.wait()
+
+    def _decode(self, topic: str, payload: bytes) -> tuple[LiteralString, dict[str, Any]]:
+        """Give the statement that a message asks for, or the one of a dead letter, and its values."""
+        try:
+            message = decode(topic, payload, self._rule)
+        except Unusable as unusable:
+            return self._refusal(topic, payload, unusable)
+        values = msgspec.structs.asdict(message)
+        return query("take_session_message"), values | self._kept(topic, payload)
+
+    def _refusal(
+        self, topic: str, payload: bytes, unusable: Unusable
+    ) -> tuple[LiteralString, dict[str, Any]]:
+        values = {
+            "meter_id": meter_of(topic),
+            "refusal_code": unusable.code,
+            "refusal_field": unusable.field,
+            "refusal": unusable.message.replace("\0", ""),
+        }
+        return query("refuse_session_payload"), values | self._kept(topic, payload)
+
+    def _kept(self, topic: str, payload: bytes) -> dict[str, Any]:
+        """Give what is kept of a message that cannot be used, now or later."""
+        return {
+            "message_origin": f"mqtt:{topic}"[:1000].replace("\0", ""),
+            "payload": payload[: self._settings.dead_letter_max_bytes],
+            "payload_size": len(payload),
+        }
+
+    async def _commit(self, statement: LiteralString, values: dict[str, Any]) -> str:
+        """Run a statement until it commits or is refused for good; pauses grow, with jitter."""
+        pause_s = 0.05
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                [row] = await fetch_all(self._pool, statement, values)
+            except (psycopg.Error, OSError) as error:
+                if blames_data(error) or (not _passes(error) and tries >= _TRIES_OF_UNKNOWN):
+                    raise
+                self._log.warning(
+                    "database_away", error=type(error).__name__, detail=str(error).splitlines()[:1]
+                )
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, self._settings.retry_max_s)
+            else:
+                return str(row["became"])
+
+    @asynccontextmanager
+    async def _turn(self, topic: str) -> AsyncIterator[None]:
+        """Wait until the earlier messages of a topic are done with: a lock serves in the order of asking."""
+        lock, users = self._queues.get(topic, (asyncio.Lock(), 0))
+        self._queues[topic] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._queues.pop(topic)
+            if users > 1:
+                self._queues[topic] = lock, users - 1
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether it is worth waiting; a missing function comes with the migration that is still to run."""
+    return is_transient(error) or isinstance(error, psycopg.errors.UndefinedFunction)

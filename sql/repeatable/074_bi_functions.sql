@@ -1,0 +1,270 @@
+-- Exact answers for BI tools, for any window. They take what they need as arguments, so they read only the chunks of
+-- the window, and count late readings at once. They run with their owner's rights, since the role that asks may see
+-- nothing but bi; they only read, and give no more than sums of energy and counts. `strict`: a null argument gives
+-- no row, never everybody's energy.
+
+-- The ends of the local hours, days, weeks or months that touch a window, for width_bucket. A day of a time zone
+-- may start at half past an hour and last 23 or 25 hours.
+create or replace function local_edges(
+    window_from timestamptz, window_to timestamptz, unit text, zone text
+)
+returns timestamptz[]
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public
+as $$
+declare
+    step interval := ('1 ' || unit)::interval;
+    edges timestamptz[];
+begin
+    if unit not in ('hour', 'day', 'week', 'month') then
+        raise exception 'unit must be hour, day, week or month, not %', unit using errcode = '22023';
+    end if;
+    if window_from >= window_to then
+        raise exception 'window_from must be before window_to' using errcode = '22023';
+    end if;
+    if window_to - window_from > 10000 * step then
+        raise exception 'more than 10,000 windows of a %', unit using errcode = '22023';
+    end if;
+    select array_agg(e.edge order by e.edge)
+    into edges
+    from (
+        select s.edge, lag(s.edge) over (order by s.edge) as before
+        from generate_series(
+            date_trunc(unit, window_from, zone), window_to + 2 * step, step, zone
+        ) as s (edge)
+    ) as e
+    where e.before is null or e.before < window_to;
+    return edges;
+end
+$$;
+comment on function local_edges(timestamptz, timestamptz, text, text) is
+'The ends of the hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
+
+create or replace function bi.vehicle_performance(
+    wanted_vehicle text, window_from timestamptz, window_to timestamptz
+)
+returns table (
+    kwh_ac double precision,
+    kwh_dc double precision,
+    kwh_lost double precision,
+    efficiency_ratio double precision,
+    battery_temp_avg_c double precision,
+    meter_readings bigint,
+    vehicle_readings bigint
+)
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+    select
+        p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
+        p.battery_temp_sum / nullif(p.vehicle_readings, 0), p.meter_readings, p.vehicle_readings
+    from vehicle_performance(wanted_vehicle, window_from, window_to) as p
+$$;
+comment on function bi.vehicle_performance(text, timestamptz, timestamptz) is
+'Energy summary of one vehicle over [from, to), exact: AC billed through its sessions, DC delivered, loss, DC / AC';
+
+create or replace function bi.vehicle_series(
+    wanted_vehicle text, window_from timestamptz, window_to timestamptz, unit text, zone text default 'UTC'
+)
+returns table (
+    window_start timestamptz,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    kwh_lost double precision,
+    efficiency_ratio double precision,
+    battery_temp_avg_c double precision,
+    meter_readings bigint,
+    vehicle_readings bigint
+)
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+    with bins as (
+        select local_edges(window_from, window_to, unit, zone) as edges
+    ),
+
+    energy as (
+        select
+            e.place, sum(e.kwh_ac) as kwh_ac, sum(e.kwh_dc) as kwh_dc, sum(e.temp_sum) as temp_sum,
+            sum(e.meter_readings)::bigint as meter_readings, sum(e.vehicle_readings)::bigint as vehicle_readings
+        from (
+            select
+                b.place, b.kwh as kwh_ac, b.readings as meter_readings, 0::double precision as kwh_dc,
+                0::bigint as vehicle_readings, 0::double precision as temp_sum
+            from bins
+            cross join lateral billed(bins.edges, wanted_vehicle) as b
+            union all
+            select d.place, 0, 0, d.kwh, d.readings, d.battery_temp_sum
+            from bins
+            cross join lateral delivered(bins.edges, wanted_vehicle) as d
+        ) as e
+        group by e.place
+    )
+
+    select
+        bins.edges[n.place], coalesce(e.kwh_ac, 0), coalesce(e.kwh_dc, 0),
+        coalesce(e.kwh_ac, 0) - coalesce(e.kwh_dc, 0), e.kwh_dc / nullif(e.kwh_ac, 0),
+        e.temp_sum / nullif(e.vehicle_readings, 0), coalesce(e.meter_readings, 0), coalesce(e.vehicle_readings, 0)
+    from bins
+    cross join lateral generate_series(1, cardinality(bins.edges) - 1) as n (place)
+    left join energy as e on n.place = e.place
+    order by n.place
+$$;
+comment on function bi.vehicle_series(text, timestamptz, timestamptz, text, text) is
+'Energy of one vehicle by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+
+-- What the fleet billed and delivered, window by window. Only whoever drew through a session is billed.
+create or replace function fleet_totals(edges timestamptz[])
+returns table (
+    place integer,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    meter_readings bigint,
+    vehicle_readings bigint,
+    vehicles bigint
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+    select
+        t.place,
+        sum(t.kwh_ac),
+        sum(t.kwh_dc),
+        sum(t.meter_readings)::bigint,
+        sum(t.vehicle_readings)::bigint,
+        count(distinct t.vehicle_id)
+    from (
+        select
+            b.place, b.vehicle_id, b.kwh as kwh_ac, b.readings as meter_readings,
+            0::double precision as kwh_dc, 0::bigint as vehicle_readings
+        from billed(edges) as b
+        union all
+        select d.place, d.vehicle_id, 0, 0, d.kwh, d.readings
+        from fleet_delivered(edges) as d
+    ) as t
+    group by t.place
+$$;
+comment on function fleet_totals(timestamptz[]) is
+'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window; for the schema bi';
+grant execute on function fleet_totals(timestamptz[]) to fleetwatt_bi;
+
+create or replace function bi.fleet_performance(window_from timestamptz, window_to timestamptz)
+returns table (
+    vehicle_id text,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    kwh_lost double precision,
+    efficiency_ratio double precision,
+    meter_readings bigint,
+    vehicle_readings bigint
+)
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+    select
+        p.vehicle_id, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
+        p.meter_readings, p.vehicle_readings
+    from fleet_performance(window_from, window_to) as p
+$$;
+comment on function bi.fleet_performance(timestamptz, timestamptz) is
+'bi.vehicle_performance of every vehicle that drew or reported something in [from, to): one row a vehicle';
+
+create or replace function bi.fleet_series(
+    window_from timestamptz, window_to timestamptz, unit text, zone text default 'UTC'
+)
+returns table (
+    window_start timestamptz,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    kwh_lost double precision,
+    efficiency_ratio double precision,
+    meter_readings bigint,
+    vehicle_readings bigint,
+    vehicles bigint
+)
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+    with bins as (
+        select local_edges(window_from, window_to, unit, zone) as edges
+    )
+
+    select
+        bins.edges[n.place], coalesce(t.kwh_ac, 0), coalesce(t.kwh_dc, 0),
+        coalesce(t.kwh_ac, 0) - coalesce(t.kwh_dc, 0), t.kwh_dc / nullif(t.kwh_ac, 0),
+        coalesce(t.meter_readings, 0), coalesce(t.vehicle_readings, 0), coalesce(t.vehicles, 0)
+    from bins
+    cross join lateral generate_series(1, cardinality(bins.edges) - 1) as n (place)
+    left join lateral (select f.* from fleet_totals(bins.edges) as f) as t on n.place = t.place
+    order by n.place
+$$;
+comment on function bi.fleet_series(timestamptz, timestamptz, text, text) is
+'Energy of the fleet by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+
+create or replace function bi.charger_performance(window_from timestamptz, window_to timestamptz)
+returns table (
+    meter_id text,
+    vehicle_id text,
+    connected_h double precision,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    kwh_lost double precision,
+    efficiency_ratio double precision,
+    meter_readings bigint,
+    vehicle_readings bigint
+)
+language sql
+stable
+strict
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+    select
+        p.meter_id, p.vehicle_id, p.connected_s / 3600, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc,
+        p.kwh_dc / nullif(p.kwh_ac, 0), p.meter_readings, p.vehicle_readings
+    from pair_energy(window_from, window_to) as p
+$$;
+comment on function bi.charger_performance(timestamptz, timestamptz) is
+'Energy of each charger (meter) and vehicle while it drew from that charger alone in [from, to), exact';
+
+-- Grafana groups by time_bucket once it has seen TimescaleDB, but public, where that lives, is closed to the role.
+create or replace function bi.time_bucket(bucket_width interval, ts timestamptz)
+returns timestamptz
+language sql
+immutable
+strict
+parallel safe
+return public.time_bucket(bucket_width, ts);
+comment on function bi.time_bucket(interval, timestamptz) is
+'TimescaleDB''s time_bucket, in reach of BI tools: the start of the bucket (UTC) that a time falls into';
+
+grant execute on function
+bi.vehicle_performance(text, timestamptz, timestamptz),
+bi.vehicle_series(text, timestamptz, timestamptz, text, text),
+bi.fleet_performance(timestamptz, timestamptz),
+bi.fleet_series(timestamptz, timestamptz, text, text),
+bi.charger_performance(timestamptz, timestamptz),
+bi.time_bucket(interval, timestamptz)
+to fleetwatt_bi;

@@ -1,0 +1,189 @@
+"""Every energy answer equals what plain Python reckons, whatever arrived, in any order, after any step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from anyio.from_thread import start_blocking_portal
+from hypothesis import Phase, given, settings
+from psycopg import errors
+from psycopg.types.range import TimestamptzRange
+
+from service.ingest.pipeline import Pipeline
+from service.ingest.streams import METER, VEHICLE
+from service.readings import Reading, kind_of
+from service.settings import Settings
+from service.sql import query
+from tests.answers import made_of, wrong_edges, wrong_rollups, wrong_windows
+from tests.histories import Correct, History, Plug, Refresh, Store, Told
+from tests.reckoning import HOUR, Book, Session, bin_of
+from tests.strategies import against_a_database, decoded, histories
+
+Connection = psycopg.Connection[Any]
+
+# Each history is told in a year of its own: refreshed_until only ever moves on.
+FIRST_YEAR = 2010
+# An example costs most of a second: shrinking one would take longer than anybody waits.
+many = settings(against_a_database, max_examples=25, phases=[Phase.explicit, Phase.generate])
+few = settings(many, max_examples=8)
+
+
+class Engine:
+    """The database, and the book of what must be in it; `seen` counts what the answers were made of."""
+
+    def __init__(
+        self, service: Connection, owner: Connection, store: Callable[[list[Reading]], None]
+    ) -> None:
+        self.service = service
+        self.owner = owner
+        self.store = store
+        self.year = FIRST_YEAR
+        self.seen: Counter[str] = Counter()
+
+    def tell(self, history: History) -> None:
+        """Let a history happen; after each of its steps every answer must be right."""
+        self.year += 1
+        told = Told(history, self.year, f"y{self.year}")
+        book = Book()
+        self.service.execute("select set_config('timezone', %s, false)", (history.zone,))
+        self.seen["histories"] += 1
+        for step in history.steps:
+            match step:
+                case Store():
+                    readings = told.readings(step)
+                    book.store(readings)
+                    self.store(readings)
+                case Refresh():
+                    self.refresh(told.at(step.until))
+                    assert wrong_rollups(self.service, book) == []
+                case Plug():
+                    self.plug(told, book, step)
+                case Correct():
+                    self.correct(told, book, step)
+            self.check(told, book)
+
+    def check(self, told: Told, book: Book) -> None:
+        """Ask for every window and all edges."""
+        windows, edge_lists = told.windows(), told.edges()
+        spans = [list(window) for window in windows]
+        assert wrong_windows(self.service, book, told.vehicles, windows) == []
+        for edges in edge_lists:
+            assert wrong_edges(self.service, book, told.vehicles, edges) == []
+        for edges in edge_lists + spans:
+            parts = made_of(self.service, told.meters, told.vehicles, edges)
+            self.seen.update(parts)
+            self.seen["all of them"] += all(parts.values())
+            self.seen["answers"] += 1
+
+    def refresh(self, until: datetime) -> None:
+        """Refresh as if the hours up to a moment were finished; none that is finished opens again."""
+        self.owner.execute(
+            "select apply_settings(array['rollup_settle_s'], "
+            "array[extract(epoch from now() - %s::timestamptz - interval '30 minutes')::float8])",
+            (bin_of(until, HOUR),),
+        )
+        self.owner.execute("call refresh_rollups()")
+        left = self.owner.execute(
+            "select (select count(*) from rollup_stale), min(refreshed_until) >= %s from rollup_progress",
+            (bin_of(until, HOUR),),
+        ).fetchone()
+        assert left == (0, True)
+
+    def plug(self, told: Told, book: Book, step: Plug) -> None:
+        """Store a session, unless its meter is taken."""
+        name = f"{told.meters[0]}-{len(book.sessions)}"
+        session = Session(
+            name,
+            told.vehicles[step.vehicle],
+            told.meters[step.meter],
+            told.at(step.start),
+            None if step.end is None else told.at(max(step.end, step.start + timedelta(seconds=1))),
+        )
+        try:
+            self.service.execute(
+                "insert into charging_session (session_id, vehicle_id, meter_id, during) "
+                "values (%s, %s, %s, %s)",
+                (name, session.vehicle, session.meter, TimestamptzRange(session.start, session.end)),
+            )
+        except errors.ExclusionViolation:
+            return
+        book.sessions.append(session)
+
+    def correct(self, told: Told, book: Book, step: Correct) -> None:
+        """Give a session another vehicle and another end, unless its meter is taken by then."""
+        if step.place >= len(book.sessions):
+            return
+        known = book.sessions[step.place]
+        end = None if step.end is None else max(told.at(step.end), known.start + timedelta(seconds=1))
+        session = known._replace(vehicle=told.vehicles[step.vehicle], end=end)
+        try:
+            self.service.execute(
+                "update charging_session set vehicle_id = %s, during = %s where session_id = %s",
+                (session.vehicle, TimestamptzRange(session.start, end), session.session_id),
+            )
+        except errors.ExclusionViolation:
+            return
+        book.sessions[step.place] = session
+
+
+def store_by_hand(connection: Connection, readings: list[Reading]) -> None:
+    """Store readings as the writer does: insert what is new, then log the hours, in one transaction."""
+    with connection.transaction():
+        for stream in (METER, VEHICLE):
+            part = [reading for reading in readings if kind_of(reading) == stream.kind]
+            if part:
+                connection.execute(stream.insert_new, stream.columns(part))
+        hours = {(kind_of(reading), bin_of(reading.recorded_at, HOUR)) for reading in readings}
+        connection.execute(
+            query("log_stale_hours"),
+            {"streams": [kind for kind, _ in hours], "hours": [hour for _, hour in hours]},
+        )
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Give the test's database with an empty book."""
+    with (
+        psycopg.connect(settings.database_url, autocommit=True) as service,
+        psycopg.connect(settings.migrate_database_url or "", autocommit=True) as owner,
+    ):
+        yield Engine(service, owner, lambda readings: store_by_hand(service, readings))
+
+
+def test_every_answer_is_exact_after_every_step(engine: Engine) -> None:
+    """Late rows, repeats, other sessions, refreshes: rollups plus raw rows always equal the raw sums."""
+
+    @given(histories)
+    @many
+    def prove(history: History) -> None:
+        engine.tell(history)
+
+    prove()
+    kinds = ("days", "hours", "raw rows", "stale hours", "all of them")
+    assert min(engine.seen[kind] for kind in kinds) > 3000, engine.seen
+
+
+def test_every_answer_is_exact_when_the_pipeline_writes(engine: Engine, settings: Settings) -> None:
+    """The same with the service's own writer: COPY, conflicts as dead letters, and the hours it logs."""
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal())
+        pipeline = stack.enter_context(portal.wrap_async_context_manager(Pipeline(settings, "test")))
+
+        def store(readings: list[Reading]) -> None:
+            portal.call(pipeline.submit, decoded(*readings), "test")
+
+        engine.store = store
+
+        @given(histories)
+        @few
+        def prove(history: History) -> None:
+            engine.tell(history)
+
+        prove()
+    assert min(engine.seen[kind] for kind in ("days", "hours", "raw rows", "stale hours")) > 0, engine.seen

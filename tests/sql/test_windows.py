@@ -1,0 +1,206 @@
+"""The window arithmetic: properties, and the same in plain Python, whatever the session's time zone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from psycopg.types.multirange import Multirange, TimestamptzMultirange
+from psycopg.types.range import TimestamptzRange
+
+from tests import reckoning
+from tests.reckoning import DAY, HOUR, Span
+from tests.servers import Postgres
+from tests.strategies import against_a_database, near, session_zones, spans
+
+# 2026: clocks change in New York and St. John's, London, Lord Howe; summer and winter.
+CHANGES = [(3, 8), (3, 29), (4, 5), (10, 4), (10, 25), (11, 1)]
+Distances = tuple[timedelta, timedelta]
+ALL = [(timedelta(days=-200), timedelta(days=200))]
+
+origins = st.sampled_from([datetime(2026, month, day, tzinfo=UTC) for month, day in CHANGES])
+
+
+def horizon(until: int, holes: int, seed: int) -> list[Distances]:
+    """Give everything up to an hour but for some stale hours."""
+    stale = {hour for hour in Random(seed).sample(range(-60, 120), holes) if hour < until}
+    starts = [-200, *(hour + 1 for hour in sorted(stale))]
+    return [
+        (start * HOUR, end * HOUR)
+        for start, end in zip(starts, [*sorted(stale), until], strict=True)
+        if start < end
+    ]
+
+
+# What is rolled up, days and hours: as the engine has it, or anything at all.
+horizons = st.builds(horizon, st.integers(24, 120), st.integers(0, 30), st.integers(0, 2**32))
+anything = horizons | st.lists(spans(), max_size=5) | st.just(ALL)
+rolled_up = horizons.map(lambda rolled: (rolled, rolled)) | st.tuples(anything, anything)
+cases = st.tuples(origins, session_zones, spans(), rolled_up)
+many = settings(against_a_database, max_examples=250)
+
+
+@pytest.fixture
+def connection(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection of the service's role."""
+    with psycopg.connect(postgres.url("fleetwatt_service", database), autocommit=True) as connection:
+        yield connection
+
+
+def multirange(parts: list[Span]) -> TimestamptzMultirange:
+    """Give spans as PostgreSQL takes them."""
+    return TimestamptzMultirange([TimestamptzRange(start, end) for start, end in parts if start < end])
+
+
+def spans_of(value: Multirange[datetime]) -> list[Span]:
+    """Give a multirange as spans in UTC; Python's own arithmetic within another zone ignores its clock."""
+    result = []
+    for part in value:
+        assert part.lower is not None
+        assert part.upper is not None
+        assert part.bounds == "[)"
+        result.append((part.lower.astimezone(UTC), part.upper.astimezone(UTC)))
+    return result
+
+
+def use_zone(connection: psycopg.Connection[Any], zone: str) -> None:
+    """Set the time zone of the session."""
+    connection.execute("select set_config('timezone', %s, false)", (zone,))
+
+
+def split(
+    connection: psycopg.Connection[Any], asked: Span, days: list[Span], hours: list[Span]
+) -> tuple[list[Span], list[Span], list[Span]]:
+    """Ask PostgreSQL to split a span."""
+    row = connection.execute(
+        "select days, hours, rest from split_window(%s, %s, %s)",
+        (TimestamptzRange(*asked), multirange(days), multirange(hours)),
+    ).fetchone()
+    assert row is not None
+    return spans_of(row[0]), spans_of(row[1]), spans_of(row[2])
+
+
+def placed(origin: datetime, distances: list[Distances]) -> list[Span]:
+    """Give distances as moments, merged."""
+    return reckoning.merged((origin + start, origin + end) for start, end in distances)
+
+
+def test_the_parts_are_disjoint_cover_the_span_and_are_as_coarse_as_can_be(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """Days, hours and rest share nothing and miss nothing; no whole rolled-up bin is left finer."""
+    seen: Counter[str] = Counter()
+
+    @given(cases)
+    @example((datetime(2026, 3, 29, tzinfo=UTC), "Europe/London", (HOUR / 2, 2 * DAY), (ALL, ALL)))
+    @example((datetime(2026, 10, 25, tzinfo=UTC), "Europe/London", (HOUR / 2, 2 * DAY), (ALL, ALL)))
+    @many
+    def prove(case: tuple[datetime, str, Distances, tuple[list[Distances], list[Distances]]]) -> None:
+        origin, zone, (start, end), (day_spans, hour_spans) = case
+        asked = (origin + start, origin + end)
+        rolled_days, rolled_hours = placed(origin, day_spans), placed(origin, hour_spans)
+        use_zone(connection, zone)
+        days, hours, rest = split(connection, asked, rolled_days, rolled_hours)
+        assert reckoning.merged(days + hours + rest) == reckoning.merged([asked])
+        for part, other in ((days, hours), (days, rest), (hours, rest)):
+            assert reckoning.overlap(part, other) == []
+        for part, width, rolled in ((days, DAY, rolled_days), (hours, HOUR, rolled_hours)):
+            assert all(reckoning.bin_of(edge, width) == edge for span in part for edge in span)
+            assert reckoning.without(part, rolled) == []
+        # What is left finer than it could be: nothing.
+        assert (
+            reckoning.overlap(
+                reckoning.whole_bins(reckoning.overlap([asked], rolled_days), DAY), hours + rest
+            )
+            == []
+        )
+        assert (
+            reckoning.overlap(reckoning.whole_bins(reckoning.overlap([asked], rolled_hours), HOUR), rest)
+            == []
+        )
+        assert (days, hours, rest) == reckoning.split(asked, rolled_days, rolled_hours)
+        seen.update(
+            cases=1,
+            days=bool(days),
+            hours=bool(hours),
+            rest=bool(rest),
+            holes=len(hours) > 2,
+            empty=start == end,
+            all_three=bool(days and hours and rest),
+        )
+
+    prove()
+    assert min(seen[name] for name in ("days", "hours", "rest", "holes", "empty", "all_three")) > 3, seen
+
+
+def test_whole_bins(connection: psycopg.Connection[Any]) -> None:
+    """The longest run of whole hours or days inside a span, found bin by bin."""
+
+    @given(origins, session_zones, spans(), st.sampled_from([HOUR, DAY]))
+    @many
+    def prove(origin: datetime, zone: str, distances: Distances, width: timedelta) -> None:
+        use_zone(connection, zone)
+        asked = (origin + distances[0], origin + distances[1])
+        row = connection.execute(
+            "select whole_bins(%s, make_interval(hours => %s))", (TimestamptzRange(*asked), width // HOUR)
+        ).fetchone()
+        assert row is not None
+        given_back = [] if row[0].isempty else spans_of(Multirange([row[0]]))
+        assert given_back == reckoning.whole_bins([asked], width)
+
+    prove()
+
+
+def test_cut_bins(connection: psycopg.Connection[Any]) -> None:
+    """Exactly the hours or days with an edge strictly inside; local midnights at half past cut their hour."""
+
+    @given(origins, session_zones, st.lists(near(-100, 100), max_size=8), st.sampled_from([HOUR, DAY]))
+    @many
+    def prove(origin: datetime, zone: str, distances: list[timedelta], width: timedelta) -> None:
+        use_zone(connection, zone)
+        edges = sorted(origin + distance for distance in distances)
+        row = connection.execute(
+            "select cut_bins(%s::timestamptz[], make_interval(hours => %s))", (edges, width // HOUR)
+        ).fetchone()
+        assert row is not None
+        assert spans_of(row[0]) == reckoning.cut_bins(edges, width)
+
+    prove()
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((0.0, 0.0), ([], [], [])),
+        ((0.25, 0.75), ([], [], [(0.25, 0.75)])),
+        ((0.25, 1.0), ([], [], [(0.25, 1.0)])),
+        ((0.0, 1.0), ([], [(0.0, 1.0)], [])),
+        ((0.5, 2.5), ([], [(1.0, 2.0)], [(0.5, 1.0), (2.0, 2.5)])),
+        ((0.0, 24.0), ([(0.0, 24.0)], [], [])),
+        ((-0.5, 25.5), ([(0.0, 24.0)], [(24.0, 25.0)], [(-0.5, 0.0), (25.0, 25.5)])),
+        ((1.0, 48.0), ([(24.0, 48.0)], [(1.0, 24.0)], [])),
+        ((71.0, 90.0), ([], [(71.0, 72.0)], [(72.0, 90.0)])),
+        ((72.0, 90.0), ([], [], [(72.0, 90.0)])),
+    ],
+)
+def test_small_examples(
+    connection: psycopg.Connection[Any],
+    asked: tuple[float, float],
+    expected: tuple[list[tuple[float, float]], ...],
+) -> None:
+    """Spans within an hour, on its edges, over days, and past the end of what is rolled up (hour 72)."""
+    origin = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def moments(parts: list[tuple[float, float]]) -> list[Span]:
+        return [(origin + start * HOUR, origin + end * HOUR) for start, end in parts]
+
+    rolled = [(origin - 30 * DAY, origin + 72 * HOUR)]
+    [span] = moments([asked])
+    assert split(connection, span, rolled, rolled) == tuple(moments(part) for part in expected)

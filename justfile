@@ -28,6 +28,10 @@ up *options: setup
 test *options: setup
     @{{ bin }}/pytest -n 2 {{ options }}
 
+# Time analytics over a history of minutes: 10,000 vehicles and two days unless told otherwise
+bench-history *options: setup
+    @{{ bin }}/python -m bench.history {{ options }}
+
 # Lint, format, types, import rules, SQL lint
 check: _venv
     {{ bin }}/ruff check .

@@ -73,7 +73,8 @@ def load(connection: psycopg.Connection[Any], vehicles: int, start: datetime, ho
     for table, device in (("meter_state", "METER"), ("vehicle_state", "VH")):
         columns = "0.1, 230" if table == "meter_state" else "50, 0.1, 20"
         connection.execute(
-            f"insert into {table} select '{device}-' || d, %s, {columns} from generate_series(1, %s) as d".encode(),  # noqa: S608 - our own names
+            f"insert into {table} select '{device}-' || d, %s, {columns} "  # noqa: S608 - our own names
+            "from generate_series(1, %s) as d".encode(),
             (start + timedelta(hours=hours), vehicles),
         )
 
@@ -136,7 +137,8 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
         result["first_refresh_s"] = round(time.perf_counter() - begin, 1)
         connection.execute("vacuum analyze")
         [rows] = connection.execute(
-            "select sum(readings)::bigint, (select sum(readings)::bigint from vehicle_hourly) from meter_hourly"
+            "select sum(readings)::bigint, (select sum(readings)::bigint from vehicle_hourly) "
+            "from meter_hourly"
         )
         assert rows == (vehicles * hours * 60,) * 2, rows
         result["rows_per_hypertable"] = rows[0]
@@ -194,7 +196,8 @@ def main() -> None:
         sys.exit("no TimescaleDB Community here: FLEETWATT_TEST_PG_BIN can name the bin folder of one")
     quick = {"shared_buffers": "2GB", "max_wal_size": "4GB", "work_mem": "16MB"}
     with servers.running_postgres(root, quick) as server:
-        results = [measure(server, vehicles, options.days) for vehicles in (options.vehicles // 10, options.vehicles)]
+        fleets = (options.vehicles // 10, options.vehicles)
+        results = [measure(server, vehicles, options.days) for vehicles in fleets]
     if options.json:
         print(json.dumps(results, indent=1))  # noqa: T201 - that is the output
         return

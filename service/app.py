@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import uvloop
 from granian.constants import Interfaces, Loops
@@ -18,6 +17,9 @@ from litestar.response import Redirect
 
 from service import db, lifecycle, log
 from service import settings as settings_module
+from service.alerts import http as alerts_http
+from service.alerts.delivery import Delivery
+from service.alerts.rules import database_settings
 from service.analytics import http as analytics_http
 from service.analytics.reads import Reads
 from service.analytics.series import Series
@@ -44,13 +46,18 @@ def create_app(settings: Settings) -> Litestar:
     pool = db.read_pool(settings)
     pipeline = Pipeline(settings, f"http/{settings.http_port}")
     reads = Reads(pool, settings)
+    delivery = Delivery(settings, pool)
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         # On the way out the server has taken its last request: the pipeline drains, then the pool closes.
         await pool.open(wait=False)
         try:
-            async with pipeline, lifecycle.alongside(Rollups(settings).run()):
+            async with (
+                pipeline,
+                delivery,
+                lifecycle.alongside(Rollups(settings, database_settings(settings)).run()),
+            ):
                 yield
         finally:
             await pool.close()
@@ -65,6 +72,7 @@ def create_app(settings: Settings) -> Litestar:
             home,
             ingest_http.router(pipeline, settings),
             analytics_http.router(reads, Series(pool, settings)),
+            alerts_http.router(pool),
             sessions_http.router(Sessions(pool)),
             health.router(check),
             *apidocs.routes(),
@@ -136,14 +144,9 @@ async def _work(settings: Settings) -> None:
     async with (
         db.read_pool(settings) as pool,
         Pipeline(settings, f"mqtt/{settings.mqtt_client_id}") as pipeline,
-        lifecycle.alongside(Rollups(settings).run()),
+        Delivery(settings),
     ):
         sessions = session_messages.SessionMessages(settings, pool)
         handlers = {session_messages.TOPIC: sessions.take}
-        expiry = asyncio.create_task(sessions.run(stop))
-        try:
+        async with lifecycle.alongside(Rollups(settings, database_settings(settings)).run(), sessions.run()):
             await Consumer(settings, pipeline, handlers).run(stop)
-        finally:
-            expiry.cancel()
-            with suppress(asyncio.CancelledError):
-                await expiry

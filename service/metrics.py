@@ -36,3 +36,12 @@ ROLLUP_FAILURES: Final = Gauge(
     "Refreshes of the rollups that have failed so far, of all processes",
     ["stream"],
 )
+ALERTS_OPEN: Final = Gauge("fleetwatt_alerts_open", "Open efficiency alerts", ["kind"])
+ALERT_EVENTS: Final = Gauge(
+    "fleetwatt_alert_events", "Alert events that wait for a channel or were given up", ["channel", "state"]
+)
+ALERT_DELIVERIES: Final = Counter(
+    "fleetwatt_alert_deliveries",
+    "Alert events by channel: delivered, failed (to be tried again), given_up",
+    ["channel", "result"],
+)

@@ -112,6 +112,51 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=86_400, description="Seconds that an hour is left to settle before it is rolled up"),
     ] = 120.0
+    alerts: Annotated[
+        bool, Meta(description="Evaluate efficiency alerts; when off, those that are open stay as they are")
+    ] = True
+    alert_window_hours: Annotated[
+        int, Meta(ge=1, le=24 * 31, description="Length of the rolling window that alerts are judged by")
+    ] = 24
+    alert_least_kwh: Annotated[
+        float, Meta(gt=0, le=1e6, description="Energy below which a window tells nothing of a charger, kWh")
+    ] = 5.0
+    alert_least_coverage: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of the expected readings that must be there on both sides"),
+    ] = 0.8
+    alert_reading_interval_s: Annotated[
+        Seconds, Meta(description="How often a device is expected to send a reading while it charges")
+    ] = 60.0
+    alert_close_margin: Annotated[
+        float,
+        Meta(ge=0, le=1, description="How far over the threshold DC/AC must be before an alert closes"),
+    ] = 0.02
+    alert_fault_tolerance: Annotated[
+        float, Meta(ge=0, le=1, description="How far over 1 DC/AC may be before the data are at fault")
+    ] = 0.02
+    alert_stale_hours: Annotated[
+        Positive,
+        Meta(description="How long an alert stays open while there is too little energy to tell anything"),
+    ] = 168
+    alert_poll_s: Annotated[
+        Seconds, Meta(description="How often alert events are looked for when no notification comes")
+    ] = 5.0
+    alert_webhook_url: Annotated[
+        str, Meta(description="Address that each opening and closing of an alert is posted to; none if empty")
+    ] = ""
+    alert_webhook_timeout_s: Annotated[
+        Seconds, Meta(description="How long the webhook may take to answer")
+    ] = 10.0
+    alert_webhook_tries: Annotated[
+        Positive, Meta(description="Tries before an event is given up; by default over some 10 hours")
+    ] = 20
+    alert_webhook_pause_s: Annotated[
+        Seconds, Meta(description="Pause after the first failed try; it doubles up to an hour, with jitter")
+    ] = 10.0
+    alert_webhook_max_age_hours: Annotated[
+        int, Meta(ge=1, le=24 * 366, description="Events older than this are given up instead of posted")
+    ] = 168
     data_dir: Annotated[
         str, Meta(description="Folder of the embedded servers' data; a private folder of the user if empty")
     ] = ""
@@ -163,8 +208,16 @@ def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
             help_line = str((info.extra_json_schema or {}).get("description", ""))
         value = getattr(settings, field.name)
         shown = hide_password(value) if field.name.endswith("url") else str(value)
+        if field.name == "alert_webhook_url":
+            shown = _hide_path(shown)
         rows.append((PREFIX + field.name.upper(), shown, str(field.default), help_line))
     return rows
+
+
+def _hide_path(url: str) -> str:
+    """Leave only scheme and host: the path and query of a webhook's address are often a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/***" if parts.path.strip("/") or parts.query else url
 
 
 # In the query of a URL, or in a connection string of the form key=value.

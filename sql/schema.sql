@@ -52,12 +52,12 @@ ALTER FUNCTION bi.fleet_performance(window_from timestamp with time zone, window
 
 COMMENT ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) IS 'bi.vehicle_performance of every vehicle that drew or reported something in [from, to): one row a vehicle';
 
-CREATE FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint, vehicles bigint)
+CREATE FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint, vehicles bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public'
     AS $$
     with bins as (
-        select local_edges(window_from, window_to, unit, zone) as edges
+        select whole_window_edges(window_from, window_to, width, zone) as edges
     )
 
     select
@@ -70,9 +70,9 @@ CREATE FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to 
     order by n.place
 $$;
 
-ALTER FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) OWNER TO fleetwatt_owner;
+ALTER FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) IS 'Energy of the fleet by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+COMMENT ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) IS 'Energy of the fleet by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
 
 CREATE FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -96,12 +96,12 @@ ALTER FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp
 
 COMMENT ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy summary of one vehicle over [from, to), exact: AC billed through its sessions, DC delivered, loss, DC / AC';
 
-CREATE FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, battery_temp_avg_c double precision, meter_readings bigint, vehicle_readings bigint)
+CREATE FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, battery_temp_avg_c double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public'
     AS $$
     with bins as (
-        select local_edges(window_from, window_to, unit, zone) as edges
+        select whole_window_edges(window_from, window_to, width, zone) as edges
     ),
 
     energy as (
@@ -132,9 +132,96 @@ CREATE FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp wit
     order by n.place
 $$;
 
-ALTER FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) OWNER TO fleetwatt_owner;
+ALTER FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) IS 'Energy of one vehicle by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+COMMENT ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) IS 'Energy of one vehicle by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
+
+CREATE FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    update efficiency_alert as a
+    set
+        evaluated_until = until,
+        closed_at = case when close_for.reason is not null then now() end,
+        close_reason = close_for.reason
+    from (
+        select
+            b.alert_id,
+            case
+                when not exists (
+                    select from charging_session as s
+                    where
+                        s.vehicle_id = b.vehicle_id
+                        and s.meter_id = b.meter_id
+                        and s.during && tstzrange(b.window_from, b.window_to)
+                ) then 'withdrawn'
+                when until >= b.window_to + stale_after then 'stale'
+            end as reason
+        from efficiency_alert as b
+        where b.alert_id = wanted
+    ) as close_for
+    where
+        a.alert_id = close_for.alert_id
+        and (a.evaluated_until <> until or close_for.reason is not null)
+$$;
+
+ALTER FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) IS 'Keeps an open alert of which nothing can be told, or closes it as withdrawn or stale; a step of evaluate_alerts';
+
+CREATE FUNCTION public.alert_rule() RETURNS TABLE(is_on boolean, window_length interval, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision, reading_interval_s double precision, stale_after interval)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        setting('alerts', 1) <> 0,
+        setting('alert_window_hours', 24) * interval '1 hour',
+        setting('efficiency_threshold', 0.85),
+        setting('alert_close_margin', 0.02),
+        setting('alert_fault_tolerance', 0.02),
+        setting('alert_least_kwh', 5),
+        setting('alert_least_coverage', 0.8),
+        setting('alert_reading_interval_s', 60),
+        setting('alert_stale_hours', 168) * interval '1 hour'
+$$;
+
+ALTER FUNCTION public.alert_rule() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.alert_rule() IS 'The settings that alerts are evaluated by, with their defaults';
+
+CREATE FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select
+        case
+            when told.enough is not true then null
+            when told.lowest_dc > (1 + fault_tolerance) * told.ac then 'data_fault'
+            when told.dc < threshold * told.highest_ac then 'low_efficiency'
+            when present = 'low_efficiency' and told.lowest_dc < least(threshold + close_margin, 1) * told.ac
+                then 'low_efficiency'
+            when present = 'data_fault' and told.dc > told.highest_ac then 'data_fault'
+            else 'none'
+        end
+    from (
+        select
+            whole.ac,
+            whole.dc,
+            -- Multiplied instead of divided, so that a meter that counts nothing at all needs no case of its own.
+            whole.dc * without_dust(meter_coverage) as lowest_dc,
+            whole.ac * without_dust(vehicle_coverage) as highest_ac,
+            whole.ac + whole.dc is not null
+            and greatest(kwh_ac, kwh_dc) >= least_kwh
+            and meter_coverage >= least_coverage
+            and vehicle_coverage >= least_coverage as enough
+        from (select without_dust(kwh_ac) as ac, without_dust(kwh_dc) as dc) as whole
+    ) as told
+$$;
+
+ALTER FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) IS 'The rule of efficiency alerts: what a pair is and its energy give what it is to be; null where nothing can be told';
 
 CREATE FUNCTION public.apply_settings(names text[], setting_values double precision[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -254,18 +341,83 @@ ALTER FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle te
 
 COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
 
+CREATE FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(window_from, window_to);
+    edges timestamptz[] := array[window_from, window_to];
+    meters record;
+    vehicles record;
+begin
+    select r.* into meters from rolled_up('meter', edges) as r;
+    select r.* into vehicles from rolled_up('vehicle', edges) as r;
+    return query
+    with connected as (
+        select
+            s.vehicle_id,
+            unnest(
+                range_agg(s.during * span)
+                - coalesce(
+                    (
+                        select range_agg(o.during)
+                        from charging_session as o
+                        where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> wanted_meter
+                    ),
+                    '{}'
+                )
+            ) as part
+        from charging_session as s
+        where s.meter_id = wanted_meter and s.during && span
+        group by s.vehicle_id
+    )
+
+    select
+        coalesce(sum(e.kwh) filter (where e.side = 'ac'), 0),
+        coalesce(sum(e.kwh) filter (where e.side = 'dc'), 0),
+        coalesce(sum(e.readings) filter (where e.side = 'ac'), 0)::bigint,
+        coalesce(sum(e.readings) filter (where e.side = 'dc'), 0)::bigint
+    from (
+        select 'ac' as side, m.kwh, m.readings
+        from connected as c
+        cross join lateral meter_energy(wanted_meter, c.part, meters.days, meters.hours, edges) as m
+        union all
+        select 'dc', v.kwh, v.readings
+        from connected as c
+        cross join lateral vehicle_energy(c.vehicle_id, c.part, vehicles.days, vehicles.hours, edges) as v
+    ) as e;
+end
+$$;
+
+ALTER FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'AC and DC (kWh) of one charger (meter) while a vehicle drew from it alone in [from, to); for the schema bi';
+
 CREATE FUNCTION public.close_hours() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
+    SET lock_timeout TO '200ms'
     AS $$
 begin
-    perform pg_advisory_xact_lock(1718383735, 1);
-    update rollup_progress
-    set logging_from = settled.until
-    from (
-        select time_bucket('1 hour', now() - setting('rollup_settle_s', 120) * interval '1 second') as until
-    ) as settled
-    where rollup_progress.logging_from < settled.until;
+    for attempt in 1..30 loop
+        begin
+            perform pg_advisory_xact_lock(1718383735, 1);
+            update rollup_progress
+            set logging_from = settled.until
+            from (
+                select time_bucket('1 hour', now() - setting('rollup_settle_s', 120) * interval '1 second') as until
+            ) as settled
+            where rollup_progress.logging_from < settled.until;
+            return;
+        exception
+            when lock_not_available then
+                perform pg_sleep(random());
+        end;
+    end loop;
+    raise exception 'a writer has been standing still before its commit for half a minute: finished hours cannot be closed'
+    using errcode = 'lock_not_available', hint = 'look for application_name "fleetwatt write" in pg_stat_activity';
 end
 $$;
 
@@ -331,6 +483,58 @@ ALTER FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle
 
 COMMENT ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) IS 'DC energy (kWh), battery temperature and SoC that a vehicle reported, by window';
 
+CREATE FUNCTION public.evaluate_alerts() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    rule record;
+    since timestamptz;
+    until timestamptz;
+    pair record;
+begin
+    -- 'fl' and 'al': any pair of numbers will do as long as nothing else on the database uses it.
+    perform pg_advisory_xact_lock(26220, 24940);
+    select * into rule from alert_rule();
+    select min(p.refreshed_until) into until from rollup_progress as p;
+    if not rule.is_on or until is null or not isfinite(until) then
+        return;
+    end if;
+    since := until - rule.window_length;
+    for pair in
+        select *
+        from judge_pairs(since, until) as j
+        where j.alert_id is not null or j.verdict in ('low_efficiency', 'data_fault')
+        order by j.vehicle_id, j.meter_id
+    loop
+        if pair.alert_id is not null and pair.verdict is null then
+            perform age_alert(pair.alert_id, until, rule.stale_after);
+        elsif pair.alert_id is not null then
+            perform measure_alert(
+                pair.alert_id, pair.verdict, since, until,
+                pair.kwh_ac, pair.kwh_dc, pair.meter_coverage, pair.vehicle_coverage
+            );
+        end if;
+        if pair.verdict <> 'none' and pair.verdict is distinct from pair.present then
+            insert into efficiency_alert (
+                vehicle_id, meter_id, kind, window_from, window_to, kwh_ac, kwh_dc, meter_coverage,
+                vehicle_coverage, ratio_opened, ratio_worst, ratio_latest, threshold, evaluated_until
+            )
+            values (
+                pair.vehicle_id, pair.meter_id, pair.verdict, since, until, pair.kwh_ac, pair.kwh_dc,
+                pair.meter_coverage, pair.vehicle_coverage, pair.ratio, pair.ratio, pair.ratio,
+                case pair.verdict when 'data_fault' then 1 + rule.fault_tolerance else rule.threshold end,
+                until
+            );
+        end if;
+    end loop;
+end
+$$;
+
+ALTER FUNCTION public.evaluate_alerts() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.evaluate_alerts() IS 'Opens, follows and closes efficiency alerts by the newest window of finished hours; called after each refresh';
+
 CREATE FUNCTION public.expire_session_messages(longest interval) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public'
@@ -379,24 +583,26 @@ ALTER FUNCTION public.expire_session_messages(longest interval) OWNER TO fleetwa
 
 COMMENT ON FUNCTION public.expire_session_messages(longest interval) IS 'Uses waiting messages that fit by now, makes dead letters of those that waited too long; gives how many';
 
-CREATE FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) RETURNS void
+CREATE FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
     AS $$
+declare
+    hours bigint := extract(epoch from hour_to - hour_from)::bigint / 3600;
 begin
     delete from rollup_stale where stale_id = any(seen);
     update rollup_progress as p
     set
         refreshed_until = greatest(p.refreshed_until, hour_to),
-        refreshed_hours = p.refreshed_hours + extract(epoch from hour_to - hour_from)::bigint / 3600 - kept,
-        kept_hours = p.kept_hours + kept
+        refreshed_hours = p.refreshed_hours + case when kept then 0 else hours end,
+        kept_hours = p.kept_hours + case when kept then hours else 0 end
     where p.stream = wanted;
 end
 $$;
 
-ALTER FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) IS 'Last step of a run of refresh_rollups: settles the log rows that it saw and moves refreshed_until';
+COMMENT ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) IS 'Last step of a run of refresh_rollups: settles the log rows that it saw and moves refreshed_until';
 
 CREATE FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) RETURNS public.session_verdict
     LANGUAGE plpgsql
@@ -413,9 +619,9 @@ begin
         for update;
     end if;
     if target.session_id is null then
-        return row ('waits', null, null, null, null);
+        return row ('waits', null, null, null, null)::session_verdict;
     elsif upper(target.during) = moment and target.meter_id = wanted_meter then
-        return row ('duplicate', null, null, null, null);
+        return row ('duplicate', null, null, null, null)::session_verdict;
     end if;
     if wanted_session is not null then
         -- Delivered again after a correction: the trail knows.
@@ -423,35 +629,35 @@ begin
             select from session_change
             where session_id = wanted_session and meter_after = wanted_meter and ended_after = moment
         ) then
-            return row ('duplicate', null, null, null, null);
+            return row ('duplicate', null, null, null, null)::session_verdict;
         elsif target.meter_id <> wanted_meter then
             return row (
                 'refused', 'id_mismatch', 'sessionId',
                 format('session %s is on meter %s', wanted_session, target.meter_id), null
-            );
+            )::session_verdict;
         elsif moment <= lower(target.during) then
             return row (
                 'refused', 'out_of_range', 'endedAt', '"endedAt" must lie after the start of the session', null
-            );
+            )::session_verdict;
         elsif not upper_inf(target.during) and not session_end_is_a_guess(target) then
             return row (
                 'refused', 'session_ended', 'endedAt',
                 format('session %s ended at another time: correct it with PATCH', wanted_session), null
-            );
+            )::session_verdict;
         end if;
     elsif not session_takes_any_end(target) then
-        return row ('waits', null, null, null, null);
+        return row ('waits', null, null, null, null)::session_verdict;
     end if;
     begin
         update charging_session set during = tstzrange(lower(during), moment, '[)'), updated_at = now()
         where session_id = target.session_id;
     exception when exclusion_violation then
         -- A better end, but later than the guess: another session is in between, for now.
-        return row ('waits', null, null, null, null);
+        return row ('waits', null, null, null, null)::session_verdict;
     end;
     update session_message set ended_session = null
     where meter_id = target.meter_id and ended_session = target.session_id and ended_at = upper(target.during);
-    return row ('stored', null, null, null, target.session_id);
+    return row ('stored', null, null, null, target.session_id)::session_verdict;
 end
 $$;
 
@@ -529,7 +735,7 @@ begin
     if found then
         if (known.vehicle_id, known.meter_id, lower(known.during)) = (wanted_vehicle, wanted_meter, moment) then
             if finish is null then
-                return row ('duplicate', null, null, null, null);
+                return row ('duplicate', null, null, null, null)::session_verdict;
             end if;
             return fit_session_end(wanted_meter, wanted_session, finish);
         end if;
@@ -541,12 +747,12 @@ begin
                 and (c.vehicle_after, c.meter_after, c.started_after) = (wanted_vehicle, wanted_meter, moment)
                 and (finish is null or c.ended_after = finish)
         ) then
-            return row ('duplicate', null, null, null, null);
+            return row ('duplicate', null, null, null, null)::session_verdict;
         end if;
         return row (
             'refused', 'session_exists', 'sessionId',
             format('session %s exists with other values: change it with PATCH', wanted_session), null
-        );
+        )::session_verdict;
     end if;
     if finish is null then
         select m.* into waiting from session_message as m
@@ -567,10 +773,10 @@ begin
     )
     on conflict do nothing;
     if not found then
-        return row ('waits', null, null, null, null);
+        return row ('waits', null, null, null, null)::session_verdict;
     end if;
     update session_message set ended_session = wanted_session where message_id = waiting.message_id;
-    return row ('stored', null, null, null, null);
+    return row ('stored', null, null, null, null)::session_verdict;
 end
 $$;
 
@@ -669,67 +875,46 @@ ALTER FUNCTION public.fleet_totals(edges timestamp with time zone[]) OWNER TO fl
 
 COMMENT ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) IS 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window; for the schema bi';
 
-CREATE FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS SETOF timestamp with time zone
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'public'
-    SET plan_cache_mode TO 'force_custom_plan'
-    AS $$
-begin
-    if wanted = 'meter' then
-        return query
-        select distinct s.hour
-        from meter_hourly_stored as s
-        left join (
-            select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-            from meter_reading as r
-            where r.recorded_at >= hour_from and r.recorded_at < hour_to
-            group by 1, 2
-        ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
-        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
-    else
-        return query
-        select distinct s.hour
-        from vehicle_hourly_stored as s
-        left join (
-            select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-            from vehicle_reading as r
-            where r.recorded_at >= hour_from and r.recorded_at < hour_to
-            group by 1, 2
-        ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
-        where s.hour >= hour_from and s.hour < hour_to and s.readings > coalesce(raw.readings, 0);
-    end if;
-end
-$$;
-
-ALTER FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
-
-COMMENT ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Rolled-up hours in [from, to) of which raw rows have been dropped since';
-
-CREATE FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) RETURNS timestamp with time zone[]
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+CREATE FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(alert_id bigint, vehicle_id text, meter_id text, present text, verdict text, kwh_ac double precision, kwh_dc double precision, ratio double precision, meter_coverage double precision, vehicle_coverage double precision)
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'public'
     AS $$
-declare
-    step interval := ('1 ' || unit)::interval;
-    edges timestamptz[];
-begin
-    if unit not in ('hour', 'day', 'week', 'month') then
-        raise exception 'unit must be hour, day, week or month, not %', unit using errcode = '22023';
-    end if;
-    if window_to - window_from > 10000 * step then
-        raise exception 'more than 10,000 windows of a %', unit using errcode = '22023';
-    end if;
-    select array_agg(e.edge order by e.edge)
-    into edges
-    from generate_series(date_trunc(unit, window_from, zone), window_to + step, step, zone) as e (edge)
-    where e.edge < window_to or e.edge - step < window_to;
-    return edges;
-end
+    with measured as (
+        select
+            p.vehicle_id,
+            p.meter_id,
+            without_dust(p.kwh_ac) as kwh_ac,
+            without_dust(p.kwh_dc) as kwh_dc,
+            without_dust(p.kwh_dc) / nullif(without_dust(p.kwh_ac), 0) as ratio,
+            least(p.meter_readings * r.reading_interval_s / nullif(p.connected_s, 0), 1) as meter_coverage,
+            least(p.vehicle_readings * r.reading_interval_s / nullif(p.connected_s, 0), 1) as vehicle_coverage
+        from pair_energy(window_from, window_to) as p
+        cross join alert_rule() as r
+    )
+
+    select
+        a.alert_id,
+        coalesce(m.vehicle_id, a.vehicle_id),
+        coalesce(m.meter_id, a.meter_id),
+        a.kind,
+        alert_verdict(
+            a.kind, m.kwh_ac, m.kwh_dc, m.meter_coverage, m.vehicle_coverage,
+            r.threshold, r.close_margin, r.fault_tolerance, r.least_kwh, r.least_coverage
+        ),
+        m.kwh_ac,
+        m.kwh_dc,
+        m.ratio,
+        m.meter_coverage,
+        m.vehicle_coverage
+    from measured as m
+    full join (select * from efficiency_alert where closed_at is null) as a
+        on m.vehicle_id = a.vehicle_id and m.meter_id = a.meter_id
+    cross join alert_rule() as r
 $$;
 
-ALTER FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) IS 'The ends of the hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
+COMMENT ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) IS 'What the rule says of each vehicle-meter pair over [from, to), beside its open alert: why there is one, or none';
 
 CREATE FUNCTION public.log_session_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -777,24 +962,29 @@ ALTER FUNCTION public.log_session_change() OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.log_session_change() IS 'Trigger: writes each change of a charging session to session_change, with the source that fleetwatt.source names';
 
-CREATE FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) RETURNS void
+CREATE FUNCTION public.log_stale_hours() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
     AS $$
+declare
+    line timestamptz;
 begin
     perform pg_advisory_xact_lock_shared(1718383735, 1);
     -- A statement of its own: its snapshot is taken when the lock is held.
-    insert into rollup_stale (stream, hour)
-    select t.stream, t.hour
-    from unnest(streams, hours) as t (stream, hour)
-    inner join rollup_progress as p on t.stream = p.stream
-    where t.hour < p.logging_from;
+    select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
+    if (select min(t.recorded_at) from touched as t) < line then
+        insert into rollup_stale (stream, hour)
+        select distinct tg_argv[0], time_bucket('1 hour', t.recorded_at)
+        from touched as t
+        where t.recorded_at < line;
+    end if;
+    return null;
 end
 $$;
 
-ALTER FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.log_stale_hours() OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) IS 'Last step of an ingest transaction: logs the touched hours that may be rolled up already';
+COMMENT ON FUNCTION public.log_stale_hours() IS 'Logs the hours that a statement touched and that may be rolled up already; see the barrier in 030_refresh.sql';
 
 CREATE PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone)
     LANGUAGE plpgsql
@@ -807,6 +997,44 @@ $$;
 ALTER PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
 
 COMMENT ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) IS 'Rolls up the hours [from, to) of a stream, in the transaction of its caller; a step of refresh_rollups';
+
+CREATE FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    update efficiency_alert as a
+    set
+        window_from = since,
+        window_to = until,
+        kwh_ac = measure_alert.kwh_ac,
+        kwh_dc = measure_alert.kwh_dc,
+        meter_coverage = measure_alert.meter_coverage,
+        vehicle_coverage = measure_alert.vehicle_coverage,
+        ratio_latest = now_is.ratio,
+        ratio_worst = case
+            when a.kind = 'low_efficiency' then least(a.ratio_worst, now_is.ratio)
+            -- Without any AC the ratio is null and worse than every number.
+            when a.ratio_worst is not null and now_is.ratio is not null then greatest(a.ratio_worst, now_is.ratio)
+        end,
+        evaluated_until = until,
+        closed_at = case when a.kind <> verdict then now() end,
+        close_reason = case when a.kind <> verdict then case verdict when 'none' then 'recovered' else 'changed' end end
+    from (select measure_alert.kwh_dc / nullif(measure_alert.kwh_ac, 0) as ratio) as now_is
+    where
+        a.alert_id = wanted
+        and (
+            a.kind <> verdict
+            or (a.window_from, a.window_to, a.kwh_ac, a.kwh_dc, a.meter_coverage, a.vehicle_coverage)
+            is distinct from (
+                since, until, measure_alert.kwh_ac, measure_alert.kwh_dc,
+                measure_alert.meter_coverage, measure_alert.vehicle_coverage
+            )
+        )
+$$;
+
+ALTER FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) IS 'Gives an open alert its newest figures, and closes it if the verdict is another; a step of evaluate_alerts';
 
 CREATE FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh double precision, readings bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -953,6 +1181,85 @@ ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_t
 
 COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) IS 'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
 
+CREATE FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    chunk record;
+begin
+    select
+        count(*) as number,
+        min(c.range_start) filter (where c.chunk_creation_time >= c.range_end) as young_from,
+        max(c.range_end) filter (where c.chunk_creation_time >= c.range_end) as young_to
+    into chunk
+    from timescaledb_information.chunks as c
+    where
+        c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+        and c.range_start < hour_to and c.range_end > hour_from;
+    if chunk.number = 0 then
+        return true;
+    elsif chunk.young_from is null then
+        return false;
+    elsif wanted = 'meter' then
+        return exists (
+            select
+            from meter_hourly_stored as s
+            left join (
+                select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+                from meter_reading as r
+                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
+                group by 1, 2
+            ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
+            where
+                s.hour >= chunk.young_from and s.hour < chunk.young_to
+                and s.readings > coalesce(raw.readings, 0)
+        );
+    else
+        return exists (
+            select
+            from vehicle_hourly_stored as s
+            left join (
+                select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
+                from vehicle_reading as r
+                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
+                group by 1, 2
+            ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
+            where
+                s.hour >= chunk.young_from and s.hour < chunk.young_to
+                and s.readings > coalesce(raw.readings, 0)
+        );
+    end if;
+end
+$$;
+
+ALTER FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Whether raw rows behind the rolled-up hours [from, to) have been dropped, so that these must stay as they are';
+
+CREATE FUNCTION public.record_alert_event() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+begin
+    if tg_op = 'INSERT' or (old.closed_at is null and new.closed_at is not null) then
+        insert into alert_event (alert_id, vehicle_id, action, alert)
+        values (
+            new.alert_id, new.vehicle_id,
+            case tg_op when 'INSERT' then 'opened' else 'closed' end,
+            to_jsonb(new)
+        );
+        perform pg_notify('fleetwatt_alerts', '');
+    end if;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.record_alert_event() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.record_alert_event() IS 'Trigger of efficiency_alert: writes alert_event and wakes up who delivers';
+
 CREATE FUNCTION public.refresh_is_scheduled() RETURNS boolean
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'public'
@@ -984,9 +1291,7 @@ begin
     end loop;
     perform public.note_refresh();
     commit;
-    if to_regprocedure('public.evaluate_alerts()') is not null then
-        perform public.evaluate_alerts();
-    end if;
+    perform public.evaluate_alerts();
     commit;
     perform pg_catalog.pg_advisory_unlock(1718383735, 2);
 end
@@ -1000,30 +1305,15 @@ CREATE PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp with 
     LANGUAGE plpgsql
     AS $$
 declare
-    kept tstzmultirange := '{}';
-    part tstzrange;
-    parts tstzrange[];
+    kept boolean := false;
 begin
     if pg_catalog.cardinality(stale_ids) > 0 then
-        select coalesce(pg_catalog.range_agg(pg_catalog.tstzrange(h.hour, h.hour + interval '1 hour')), '{}')
-        into kept
-        from public.hours_without_raw(wanted, hour_from, hour_to) as h (hour);
+        kept := public.raw_is_gone(wanted, hour_from, hour_to);
     end if;
-    parts := array(
-        select p.span from pg_catalog.unnest(
-            pg_catalog.tstzmultirange(pg_catalog.tstzrange(hour_from, hour_to)) - kept
-        ) as p (span)
-    );
-    foreach part in array parts loop
-        call public.materialize_hours(wanted, pg_catalog.lower(part), pg_catalog.upper(part));
-    end loop;
-    perform public.finish_rollup(
-        wanted, hour_from, hour_to, stale_ids,
-        (
-            select coalesce(sum(extract(epoch from pg_catalog.upper(k.span) - pg_catalog.lower(k.span))), 0)::bigint / 3600
-            from pg_catalog.unnest(kept) as k (span)
-        )
-    );
+    if hour_from < hour_to and not kept then
+        call public.materialize_hours(wanted, hour_from, hour_to);
+    end if;
+    perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
     commit;
 end
 $$;
@@ -1061,7 +1351,7 @@ begin
         where s.stream = wanted and s.hour > lower(span) - interval '1 hour' and s.hour < upper(span)
     ) as stale
     where p.stream = wanted;
-    days := hours - cut_bins(edges, interval '1 day');
+    days := hours - cut_bins(edges, interval '24 hours');
     hours := hours - cut_bins(edges, interval '1 hour');
 end
 $$;
@@ -1255,7 +1545,7 @@ CREATE FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange,
         select
             coalesce(
                 (
-                    select range_agg(public.whole_bins(part.span, interval '1 day'))
+                    select range_agg(public.whole_bins(part.span, interval '24 hours'))
                     from unnest(rolled_days * tstzmultirange(asked)) as part (span)
                 ),
                 '{}'
@@ -1496,24 +1786,6 @@ ALTER FUNCTION public.vehicle_performance(wanted_vehicle text, window_from times
 
 COMMENT ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) IS 'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
 
-CREATE FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) RETURNS TABLE(hour timestamp with time zone, kwh double precision, readings bigint)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
-    SET plan_cache_mode TO 'force_custom_plan'
-    AS $$
-begin
-    return query
-    select time_bucket('1 hour', r.recorded_at), sum(r.kwh_delivered_dc), count(*)
-    from vehicle_reading as r
-    where r.vehicle_id = wanted_vehicle and r.recorded_at >= span_from and r.recorded_at < span_to
-    group by 1;
-end
-$$;
-
-ALTER FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) OWNER TO fleetwatt_owner;
-
-COMMENT ON FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) IS 'DC energy (kWh) and readings of one vehicle in [from, to), by hour, from the raw rows; for views of the schema bi';
-
 CREATE FUNCTION public.whole_bins(span tstzrange, width interval) RETURNS tstzrange
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -1534,6 +1806,50 @@ $$;
 ALTER FUNCTION public.whole_bins(span tstzrange, width interval) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.whole_bins(span tstzrange, width interval) IS 'The longest run of whole hours or days (UTC, by the width) inside a half-open span; empty when it holds none';
+
+CREATE FUNCTION public.whole_window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) RETURNS timestamp with time zone[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    step interval;
+    edges timestamptz[];
+begin
+    if width not in ('hour', 'day', 'week', 'month') then
+        raise exception 'width must be hour, day, week or month, not %', width using errcode = '22023';
+    elsif window_from >= window_to then
+        raise exception 'window_from must be before window_to' using errcode = '22023';
+    end if;
+    step := ('1 ' || width)::interval;
+    if window_to - window_from > 10000 * step then
+        raise exception 'more than 10,000 windows, each of a %', width using errcode = '22023';
+    end if;
+    select array_agg(e.edge order by e.edge)
+    into edges
+    from (
+        select s.edge, lag(s.edge) over (order by s.edge) as before
+        from (
+            select midnight at time zone zone as edge
+            from generate_series(
+                date_trunc(width, window_from at time zone zone), (window_to at time zone zone) + 2 * step, step
+            ) as starts (midnight)
+            where width <> 'hour'
+            union
+            select hours.edge
+            from generate_series(
+                date_trunc('hour', window_from, zone), window_to + 2 * step, interval '1 hour'
+            ) as hours (edge)
+            where width = 'hour'
+        ) as s
+    ) as e
+    where e.before is null or e.before < window_to;
+    return edges;
+end
+$$;
+
+ALTER FUNCTION public.whole_window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.whole_window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) IS 'Ends of the whole hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
 
 CREATE FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS timestamp with time zone[]
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1563,27 +1879,47 @@ ALTER FUNCTION public.window_edges(window_from timestamp with time zone, window_
 
 COMMENT ON FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) IS 'Ends of the hours or days (by the width) of a time zone that cover [from, to); the first and last may be cut';
 
-CREATE VIEW public.connected_span AS
- SELECT s.vehicle_id,
-    s.meter_id,
-    s.during,
-    part.span
-   FROM (public.charging_session s
-     CROSS JOIN LATERAL unnest((tstzmultirange(s.during) - COALESCE(( SELECT range_agg(o.during) AS range_agg
-           FROM public.charging_session o
-          WHERE ((o.vehicle_id = s.vehicle_id) AND (o.during && s.during) AND (o.meter_id <> s.meter_id))), '{}'::tstzmultirange))) part(span));
+CREATE FUNCTION public.without_dust(figure double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select case when figure < 1e-6 then 0 else figure end
+$$;
 
-ALTER VIEW public.connected_span OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.without_dust(figure double precision) OWNER TO fleetwatt_owner;
 
-COMMENT ON VIEW public.connected_span IS 'When each vehicle drew from a meter and from no other';
+COMMENT ON FUNCTION public.without_dust(figure double precision) IS 'A figure, or zero where it is under a millionth';
 
-COMMENT ON COLUMN public.connected_span.vehicle_id IS 'The vehicle';
+CREATE TABLE public.meter_daily_stored (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    day timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_ac double precision NOT NULL,
+    kwh_ac_max double precision NOT NULL,
+    voltage_sum double precision NOT NULL,
+    voltage_min double precision NOT NULL,
+    voltage_max double precision NOT NULL
+);
 
-COMMENT ON COLUMN public.connected_span.meter_id IS 'The meter';
+ALTER TABLE public.meter_daily_stored OWNER TO fleetwatt_owner;
 
-COMMENT ON COLUMN public.connected_span.during IS 'The whole session';
+COMMENT ON TABLE public.meter_daily_stored IS 'Days (UTC) of meters that are rolled up, where rollup_progress and rollup_stale say so';
 
-COMMENT ON COLUMN public.connected_span.span IS 'A part of it in which no other session of the vehicle lasted';
+COMMENT ON COLUMN public.meter_daily_stored.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.meter_daily_stored.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.meter_daily_stored.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.meter_daily_stored.kwh_ac IS 'AC energy drawn from the grid, kWh';
+
+COMMENT ON COLUMN public.meter_daily_stored.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
+
+COMMENT ON COLUMN public.meter_daily_stored.voltage_max IS 'Highest mean voltage of a reading, V';
 
 CREATE TABLE public.meter_hourly_stored (
     meter_id text NOT NULL COLLATE pg_catalog."C",
@@ -1615,6 +1951,30 @@ COMMENT ON COLUMN public.meter_hourly_stored.voltage_sum IS 'Sum of the readings
 COMMENT ON COLUMN public.meter_hourly_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
 
 COMMENT ON COLUMN public.meter_hourly_stored.voltage_max IS 'Highest mean voltage of a reading, V';
+
+CREATE TABLE public.meter_reading (
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    recorded_at timestamp with time zone NOT NULL,
+    kwh_consumed_ac double precision NOT NULL,
+    voltage double precision NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT meter_reading_kwh_consumed_ac_check CHECK (((kwh_consumed_ac >= (0)::double precision) AND (kwh_consumed_ac <= (1000)::double precision))),
+    CONSTRAINT meter_reading_voltage_check CHECK (((voltage >= (0)::double precision) AND (voltage <= (1000)::double precision)))
+);
+
+ALTER TABLE public.meter_reading OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.meter_reading IS 'AC readings of smart meters, one row per meter and timestamp; never updated';
+
+COMMENT ON COLUMN public.meter_reading.meter_id IS 'The meter''s id as the device sends it';
+
+COMMENT ON COLUMN public.meter_reading.recorded_at IS 'End of the interval, by the device''s clock';
+
+COMMENT ON COLUMN public.meter_reading.kwh_consumed_ac IS 'AC energy drawn from the grid in the interval, kWh';
+
+COMMENT ON COLUMN public.meter_reading.voltage IS 'Mean grid voltage of the interval, V';
+
+COMMENT ON COLUMN public.meter_reading.ingested_at IS 'Start of the transaction that stored the row';
 
 CREATE TABLE public.rollup_progress (
     stream text NOT NULL COLLATE pg_catalog."C",
@@ -1652,265 +2012,6 @@ COMMENT ON COLUMN public.rollup_progress.failed_at IS 'When a refresh last faile
 COMMENT ON COLUMN public.rollup_progress.failures IS 'Refreshes that failed so far';
 
 COMMENT ON COLUMN public.rollup_progress.last_error IS 'What the last failure said';
-
-CREATE TABLE public.vehicle_hourly_stored (
-    vehicle_id text NOT NULL COLLATE pg_catalog."C",
-    hour timestamp with time zone NOT NULL,
-    readings bigint NOT NULL,
-    kwh_dc double precision NOT NULL,
-    kwh_dc_max double precision NOT NULL,
-    battery_temp_sum double precision NOT NULL,
-    battery_temp_min double precision NOT NULL,
-    battery_temp_max double precision NOT NULL,
-    soc_min double precision NOT NULL,
-    soc_max double precision NOT NULL,
-    soc_first double precision NOT NULL,
-    soc_last double precision NOT NULL
-);
-
-ALTER TABLE public.vehicle_hourly_stored OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.vehicle_hourly_stored IS 'Hours of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.vehicle_id IS 'The vehicle''s id';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.readings IS 'Readings in the hour';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc IS 'DC energy that reached the battery, kWh';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_min IS 'Lowest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_max IS 'Highest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_first IS 'First state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly_stored.soc_last IS 'Last state of charge, percent';
-
-CREATE VIEW public.connected_hourly AS
- SELECT c.meter_id,
-    h.hour,
-    h.kwh_ac,
-    h.readings AS meter_readings,
-    (0)::double precision AS kwh_dc,
-    (0)::bigint AS vehicle_readings
-   FROM ((public.rollup_progress p
-     JOIN public.meter_hourly_stored h ON ((p.refreshed_until > h.hour)))
-     JOIN public.connected_span c ON (((h.meter_id = c.meter_id) AND (c.during @> tstzrange(h.hour, (h.hour + '01:00:00'::interval))) AND (h.hour >= lower(c.span)) AND (h.hour <= (COALESCE(upper(c.span), 'infinity'::timestamp with time zone) - '01:00:00'::interval)))))
-  WHERE (p.stream = 'meter'::text)
-UNION ALL
- SELECT c.meter_id,
-    e.bin AS hour,
-    r.kwh AS kwh_ac,
-    r.readings AS meter_readings,
-    0 AS kwh_dc,
-    0 AS vehicle_readings
-   FROM (((public.rollup_progress p
-     CROSS JOIN public.connected_span c)
-     CROSS JOIN LATERAL public.cut_parts((c.span * tstzrange(NULL::timestamp with time zone, p.refreshed_until)), '01:00:00'::interval) e(bin, part_from, part_to))
-     CROSS JOIN LATERAL public.meter_raw_hours(c.meter_id, e.part_from, e.part_to) r(hour, kwh, readings))
-  WHERE (p.stream = 'meter'::text)
-UNION ALL
- SELECT c.meter_id,
-    r.hour,
-    r.kwh AS kwh_ac,
-    r.readings AS meter_readings,
-    0 AS kwh_dc,
-    0 AS vehicle_readings
-   FROM ((public.rollup_progress p
-     JOIN public.connected_span c ON (((c.during && tstzrange(p.refreshed_until, NULL::timestamp with time zone)) AND (c.span && tstzrange(p.refreshed_until, NULL::timestamp with time zone)))))
-     CROSS JOIN LATERAL public.meter_raw_hours(c.meter_id, GREATEST(lower(c.span), p.refreshed_until), COALESCE(upper(c.span), 'infinity'::timestamp with time zone)) r(hour, kwh, readings))
-  WHERE (p.stream = 'meter'::text)
-UNION ALL
- SELECT c.meter_id,
-    h.hour,
-    0 AS kwh_ac,
-    0 AS meter_readings,
-    h.kwh_dc,
-    h.readings AS vehicle_readings
-   FROM ((public.rollup_progress p
-     JOIN public.vehicle_hourly_stored h ON ((p.refreshed_until > h.hour)))
-     JOIN public.connected_span c ON (((h.vehicle_id = c.vehicle_id) AND (c.during @> tstzrange(h.hour, (h.hour + '01:00:00'::interval))) AND (h.hour >= lower(c.span)) AND (h.hour <= (COALESCE(upper(c.span), 'infinity'::timestamp with time zone) - '01:00:00'::interval)))))
-  WHERE (p.stream = 'vehicle'::text)
-UNION ALL
- SELECT c.meter_id,
-    e.bin AS hour,
-    0 AS kwh_ac,
-    0 AS meter_readings,
-    r.kwh AS kwh_dc,
-    r.readings AS vehicle_readings
-   FROM (((public.rollup_progress p
-     CROSS JOIN public.connected_span c)
-     CROSS JOIN LATERAL public.cut_parts((c.span * tstzrange(NULL::timestamp with time zone, p.refreshed_until)), '01:00:00'::interval) e(bin, part_from, part_to))
-     CROSS JOIN LATERAL public.vehicle_raw_hours(c.vehicle_id, e.part_from, e.part_to) r(hour, kwh, readings))
-  WHERE (p.stream = 'vehicle'::text)
-UNION ALL
- SELECT c.meter_id,
-    r.hour,
-    0 AS kwh_ac,
-    0 AS meter_readings,
-    r.kwh AS kwh_dc,
-    r.readings AS vehicle_readings
-   FROM ((public.rollup_progress p
-     JOIN public.connected_span c ON (((c.during && tstzrange(p.refreshed_until, NULL::timestamp with time zone)) AND (c.span && tstzrange(p.refreshed_until, NULL::timestamp with time zone)))))
-     CROSS JOIN LATERAL public.vehicle_raw_hours(c.vehicle_id, GREATEST(lower(c.span), p.refreshed_until), COALESCE(upper(c.span), 'infinity'::timestamp with time zone)) r(hour, kwh, readings))
-  WHERE (p.stream = 'vehicle'::text);
-
-ALTER VIEW public.connected_hourly OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW public.connected_hourly IS 'AC and DC of each meter while a vehicle drew from it alone, by hour; several rows an hour and meter, to be summed';
-
-COMMENT ON COLUMN public.connected_hourly.meter_id IS 'The meter';
-
-COMMENT ON COLUMN public.connected_hourly.hour IS 'Start of the hour, UTC';
-
-COMMENT ON COLUMN public.connected_hourly.kwh_ac IS 'AC energy while connected, kWh';
-
-COMMENT ON COLUMN public.connected_hourly.meter_readings IS 'Readings of the meter while connected';
-
-COMMENT ON COLUMN public.connected_hourly.kwh_dc IS 'DC energy that the vehicle reported while connected, kWh';
-
-COMMENT ON COLUMN public.connected_hourly.vehicle_readings IS 'Readings of the vehicle while connected';
-
-CREATE VIEW bi.charger_efficiency_daily AS
- SELECT meter_id,
-    day,
-    sum(kwh_ac) AS kwh_ac,
-    sum(kwh_dc) AS kwh_dc,
-    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
-    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
-    (sum(meter_readings))::bigint AS meter_readings,
-    (sum(vehicle_readings))::bigint AS vehicle_readings
-   FROM ( SELECT connected_hourly.meter_id,
-            public.time_bucket('1 day'::interval, connected_hourly.hour) AS day,
-            connected_hourly.kwh_ac,
-            connected_hourly.kwh_dc,
-            connected_hourly.meter_readings,
-            connected_hourly.vehicle_readings
-           FROM public.connected_hourly) e
-  GROUP BY meter_id, day;
-
-ALTER VIEW bi.charger_efficiency_daily OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW bi.charger_efficiency_daily IS 'AC and DC of each charger (meter) while a vehicle drew from it alone, by day (UTC)';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.meter_id IS 'The meter''s id';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.day IS 'Start of the day, UTC';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_ac IS 'AC energy while connected, kWh';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_dc IS 'DC energy that the connected vehicle reported, kWh';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_lost IS 'AC less DC, kWh';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.efficiency_ratio IS 'DC / AC; null without AC';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.meter_readings IS 'Readings of the meter while connected';
-
-COMMENT ON COLUMN bi.charger_efficiency_daily.vehicle_readings IS 'Readings of the connected vehicle';
-
-CREATE VIEW bi.charger_efficiency_hourly AS
- SELECT meter_id,
-    hour,
-    sum(kwh_ac) AS kwh_ac,
-    sum(kwh_dc) AS kwh_dc,
-    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
-    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
-    (sum(meter_readings))::bigint AS meter_readings,
-    (sum(vehicle_readings))::bigint AS vehicle_readings
-   FROM ( SELECT connected_hourly.meter_id,
-            connected_hourly.hour,
-            connected_hourly.kwh_ac,
-            connected_hourly.kwh_dc,
-            connected_hourly.meter_readings,
-            connected_hourly.vehicle_readings
-           FROM public.connected_hourly) e
-  GROUP BY meter_id, hour;
-
-ALTER VIEW bi.charger_efficiency_hourly OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW bi.charger_efficiency_hourly IS 'AC and DC of each charger (meter) while a vehicle drew from it alone, by hour';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.meter_id IS 'The meter''s id';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.hour IS 'Start of the hour, UTC';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_ac IS 'AC energy while connected, kWh';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_dc IS 'DC energy that the connected vehicle reported, kWh';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_lost IS 'AC less DC, kWh';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.efficiency_ratio IS 'DC / AC; null without AC';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.meter_readings IS 'Readings of the meter while connected';
-
-COMMENT ON COLUMN bi.charger_efficiency_hourly.vehicle_readings IS 'Readings of the connected vehicle';
-
-CREATE TABLE public.meter_daily_stored (
-    meter_id text NOT NULL COLLATE pg_catalog."C",
-    day timestamp with time zone NOT NULL,
-    readings bigint NOT NULL,
-    kwh_ac double precision NOT NULL,
-    kwh_ac_max double precision NOT NULL,
-    voltage_sum double precision NOT NULL,
-    voltage_min double precision NOT NULL,
-    voltage_max double precision NOT NULL
-);
-
-ALTER TABLE public.meter_daily_stored OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.meter_daily_stored IS 'Days (UTC) of meters that are rolled up, where rollup_progress and rollup_stale say so';
-
-COMMENT ON COLUMN public.meter_daily_stored.meter_id IS 'The meter''s id';
-
-COMMENT ON COLUMN public.meter_daily_stored.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
-
-COMMENT ON COLUMN public.meter_daily_stored.readings IS 'Readings in the day';
-
-COMMENT ON COLUMN public.meter_daily_stored.kwh_ac IS 'AC energy drawn from the grid, kWh';
-
-COMMENT ON COLUMN public.meter_daily_stored.kwh_ac_max IS 'Largest AC energy of one reading, kWh';
-
-COMMENT ON COLUMN public.meter_daily_stored.voltage_sum IS 'Sum of the readings'' mean voltages, V; divide by readings';
-
-COMMENT ON COLUMN public.meter_daily_stored.voltage_min IS 'Lowest mean voltage of a reading, V';
-
-COMMENT ON COLUMN public.meter_daily_stored.voltage_max IS 'Highest mean voltage of a reading, V';
-
-CREATE TABLE public.meter_reading (
-    meter_id text NOT NULL COLLATE pg_catalog."C",
-    recorded_at timestamp with time zone NOT NULL,
-    kwh_consumed_ac double precision NOT NULL,
-    voltage double precision NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT meter_reading_kwh_consumed_ac_check CHECK (((kwh_consumed_ac >= (0)::double precision) AND (kwh_consumed_ac <= (1000)::double precision))),
-    CONSTRAINT meter_reading_voltage_check CHECK (((voltage >= (0)::double precision) AND (voltage <= (1000)::double precision)))
-);
-
-ALTER TABLE public.meter_reading OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.meter_reading IS 'AC readings of smart meters, one row per meter and timestamp; never updated';
-
-COMMENT ON COLUMN public.meter_reading.meter_id IS 'The meter''s id as the device sends it';
-
-COMMENT ON COLUMN public.meter_reading.recorded_at IS 'End of the interval, by the device''s clock';
-
-COMMENT ON COLUMN public.meter_reading.kwh_consumed_ac IS 'AC energy drawn from the grid in the interval, kWh';
-
-COMMENT ON COLUMN public.meter_reading.voltage IS 'Mean grid voltage of the interval, V';
-
-COMMENT ON COLUMN public.meter_reading.ingested_at IS 'Start of the transaction that stored the row';
 
 CREATE VIEW public.meter_hourly AS
  SELECT meter_hourly_stored.meter_id,
@@ -2008,6 +2109,70 @@ COMMENT ON COLUMN public.meter_daily.voltage_min IS 'Lowest mean voltage of a re
 
 COMMENT ON COLUMN public.meter_daily.voltage_max IS 'Highest mean voltage of a reading, V';
 
+CREATE VIEW bi.charger_efficiency_daily AS
+ SELECT m.meter_id,
+    m.day,
+    e.kwh_ac,
+    e.kwh_dc,
+    (e.kwh_ac - e.kwh_dc) AS kwh_lost,
+    (e.kwh_dc / NULLIF(e.kwh_ac, (0)::double precision)) AS efficiency_ratio,
+    e.meter_readings,
+    e.vehicle_readings
+   FROM (public.meter_daily m
+     CROSS JOIN LATERAL public.charger_energy(m.meter_id, m.day, (m.day + '24:00:00'::interval)) e(kwh_ac, kwh_dc, meter_readings, vehicle_readings));
+
+ALTER VIEW bi.charger_efficiency_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.charger_efficiency_daily IS 'AC and DC of each charger (meter) while a vehicle drew from it alone, for each day (UTC) on which it reported';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_ac IS 'AC energy while connected, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_dc IS 'DC energy that the connected vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.meter_readings IS 'Readings of the meter while connected';
+
+COMMENT ON COLUMN bi.charger_efficiency_daily.vehicle_readings IS 'Readings of the connected vehicle';
+
+CREATE VIEW bi.charger_efficiency_hourly AS
+ SELECT m.meter_id,
+    m.hour,
+    e.kwh_ac,
+    e.kwh_dc,
+    (e.kwh_ac - e.kwh_dc) AS kwh_lost,
+    (e.kwh_dc / NULLIF(e.kwh_ac, (0)::double precision)) AS efficiency_ratio,
+    e.meter_readings,
+    e.vehicle_readings
+   FROM (public.meter_hourly m
+     CROSS JOIN LATERAL public.charger_energy(m.meter_id, m.hour, (m.hour + '01:00:00'::interval)) e(kwh_ac, kwh_dc, meter_readings, vehicle_readings));
+
+ALTER VIEW bi.charger_efficiency_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.charger_efficiency_hourly IS 'AC and DC of each charger (meter) while a vehicle drew from it alone, for each hour in which it reported';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_ac IS 'AC energy while connected, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_dc IS 'DC energy that the connected vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.meter_readings IS 'Readings of the meter while connected';
+
+COMMENT ON COLUMN bi.charger_efficiency_hourly.vehicle_readings IS 'Readings of the connected vehicle';
+
 CREATE TABLE public.vehicle_daily_stored (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
     day timestamp with time zone NOT NULL,
@@ -2050,6 +2215,49 @@ COMMENT ON COLUMN public.vehicle_daily_stored.soc_max IS 'Highest state of charg
 COMMENT ON COLUMN public.vehicle_daily_stored.soc_first IS 'First state of charge, percent';
 
 COMMENT ON COLUMN public.vehicle_daily_stored.soc_last IS 'Last state of charge, percent';
+
+CREATE TABLE public.vehicle_hourly_stored (
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    hour timestamp with time zone NOT NULL,
+    readings bigint NOT NULL,
+    kwh_dc double precision NOT NULL,
+    kwh_dc_max double precision NOT NULL,
+    battery_temp_sum double precision NOT NULL,
+    battery_temp_min double precision NOT NULL,
+    battery_temp_max double precision NOT NULL,
+    soc_min double precision NOT NULL,
+    soc_max double precision NOT NULL,
+    soc_first double precision NOT NULL,
+    soc_last double precision NOT NULL
+);
+
+ALTER TABLE public.vehicle_hourly_stored OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.vehicle_hourly_stored IS 'Hours of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly_stored.soc_last IS 'Last state of charge, percent';
 
 CREATE TABLE public.vehicle_reading (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
@@ -2546,6 +2754,46 @@ COMMENT ON COLUMN bi.vehicle_daily.soc_min_percent IS 'Lowest state of charge, p
 
 COMMENT ON COLUMN bi.vehicle_daily.soc_max_percent IS 'Highest state of charge, percent';
 
+CREATE VIEW bi.vehicle_efficiency_daily AS
+ SELECT d.vehicle_id,
+    d.day,
+    p.kwh_ac,
+    p.kwh_dc,
+    p.kwh_lost,
+    p.efficiency_ratio,
+    p.meter_readings,
+    p.vehicle_readings
+   FROM (( SELECT v.vehicle_id,
+            v.day
+           FROM public.vehicle_daily v
+        UNION
+         SELECT s.vehicle_id,
+            g.day
+           FROM (public.charging_session s
+             CROSS JOIN LATERAL generate_series(date_bin('1 day'::interval, lower(s.during), '2000-01-01 00:00:00+00'::timestamp with time zone), LEAST((upper(s.during) - '00:00:00.000001'::interval), now()), '24:00:00'::interval) g(day))) d
+     CROSS JOIN LATERAL bi.vehicle_performance(d.vehicle_id, d.day, (d.day + '24:00:00'::interval)) p(kwh_ac, kwh_dc, kwh_lost, efficiency_ratio, battery_temp_avg_c, meter_readings, vehicle_readings))
+  WHERE ((p.meter_readings + p.vehicle_readings) > 0);
+
+ALTER VIEW bi.vehicle_efficiency_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.vehicle_efficiency_daily IS 'What was billed to each vehicle and what arrived, by day (UTC); late readings included at once';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_ac IS 'AC energy billed through sessions, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_dc IS 'DC energy that the vehicle reported, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.meter_readings IS 'Readings of the meters in its sessions';
+
+COMMENT ON COLUMN bi.vehicle_efficiency_daily.vehicle_readings IS 'Readings of the vehicle';
+
 CREATE VIEW public.billed_hourly AS
  SELECT s.vehicle_id,
     h.hour,
@@ -2587,52 +2835,6 @@ COMMENT ON COLUMN public.billed_hourly.kwh_ac IS 'AC energy while the session la
 
 COMMENT ON COLUMN public.billed_hourly.readings IS 'Readings of the meter while the session lasted';
 
-CREATE VIEW bi.vehicle_efficiency_daily AS
- SELECT vehicle_id,
-    day,
-    sum(kwh_ac) AS kwh_ac,
-    sum(kwh_dc) AS kwh_dc,
-    (sum(kwh_ac) - sum(kwh_dc)) AS kwh_lost,
-    (sum(kwh_dc) / NULLIF(sum(kwh_ac), (0)::double precision)) AS efficiency_ratio,
-    (sum(meter_readings))::bigint AS meter_readings,
-    (sum(vehicle_readings))::bigint AS vehicle_readings
-   FROM ( SELECT b.vehicle_id,
-            public.time_bucket('1 day'::interval, b.hour) AS day,
-            b.kwh_ac,
-            b.readings AS meter_readings,
-            (0)::double precision AS kwh_dc,
-            (0)::bigint AS vehicle_readings
-           FROM public.billed_hourly b
-        UNION ALL
-         SELECT v.vehicle_id,
-            v.day,
-            0,
-            0,
-            v.kwh_dc,
-            v.readings
-           FROM public.vehicle_daily v) e
-  GROUP BY vehicle_id, day;
-
-ALTER VIEW bi.vehicle_efficiency_daily OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW bi.vehicle_efficiency_daily IS 'What was billed to each vehicle and what arrived, by day (UTC); equals vehicle_performance over each finished day';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.vehicle_id IS 'The vehicle''s id';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.day IS 'Start of the day, UTC';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_ac IS 'AC energy billed through sessions, kWh';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_dc IS 'DC energy that the vehicle reported, kWh';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.kwh_lost IS 'AC less DC, kWh';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.efficiency_ratio IS 'DC / AC; null without AC';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.meter_readings IS 'Readings of the meters in its sessions';
-
-COMMENT ON COLUMN bi.vehicle_efficiency_daily.vehicle_readings IS 'Readings of the vehicle';
-
 CREATE VIEW bi.vehicle_efficiency_hourly AS
  SELECT vehicle_id,
     hour,
@@ -2661,7 +2863,7 @@ CREATE VIEW bi.vehicle_efficiency_hourly AS
 
 ALTER VIEW bi.vehicle_efficiency_hourly OWNER TO fleetwatt_owner;
 
-COMMENT ON VIEW bi.vehicle_efficiency_hourly IS 'What was billed to each vehicle and what arrived, by hour; equals vehicle_performance over each finished hour';
+COMMENT ON VIEW bi.vehicle_efficiency_hourly IS 'What was billed to each vehicle and what arrived, by hour; a late reading shows after the next refresh';
 
 COMMENT ON COLUMN bi.vehicle_efficiency_hourly.vehicle_id IS 'The vehicle''s id';
 
@@ -2760,6 +2962,61 @@ COMMENT ON TABLE public.alembic_version IS 'Which migration this database has re
 
 COMMENT ON COLUMN public.alembic_version.version_num IS 'Revision, the number of a file in sql/migrations';
 
+CREATE TABLE public.alert_event (
+    event_id bigint NOT NULL,
+    event_key uuid DEFAULT gen_random_uuid() NOT NULL,
+    alert_id bigint NOT NULL,
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    action text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone DEFAULT now() NOT NULL,
+    alert jsonb NOT NULL,
+    mqtt_delivered_at timestamp with time zone,
+    webhook_state text DEFAULT 'pending'::text NOT NULL COLLATE pg_catalog."C",
+    webhook_tries bigint DEFAULT 0 NOT NULL,
+    webhook_next_at timestamp with time zone DEFAULT now() NOT NULL,
+    webhook_error text,
+    CONSTRAINT alert_event_action_check CHECK ((action = ANY (ARRAY['opened'::text, 'closed'::text]))),
+    CONSTRAINT alert_event_webhook_state_check CHECK ((webhook_state = ANY (ARRAY['pending'::text, 'delivered'::text, 'failed'::text])))
+)
+WITH (fillfactor='70');
+
+ALTER TABLE public.alert_event OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.alert_event IS 'Outbox: each opening and closing of an alert, written in the same transaction, and how far its delivery is';
+
+COMMENT ON COLUMN public.alert_event.event_id IS 'Running number; the events of a vehicle are delivered in this order';
+
+COMMENT ON COLUMN public.alert_event.event_key IS 'Tells the event from every other, by which a receiver finds repeats';
+
+COMMENT ON COLUMN public.alert_event.alert_id IS 'The alert';
+
+COMMENT ON COLUMN public.alert_event.vehicle_id IS 'The alert''s vehicle';
+
+COMMENT ON COLUMN public.alert_event.action IS 'opened or closed; a change of kind closes one alert and opens another';
+
+COMMENT ON COLUMN public.alert_event.occurred_at IS 'When it happened';
+
+COMMENT ON COLUMN public.alert_event.alert IS 'The alert''s row as it was then';
+
+COMMENT ON COLUMN public.alert_event.mqtt_delivered_at IS 'When the broker acknowledged the state of the vehicle, this event included; null until then';
+
+COMMENT ON COLUMN public.alert_event.webhook_state IS 'pending, delivered (answered with 2xx), failed (given up; set it to pending again to have it tried anew)';
+
+COMMENT ON COLUMN public.alert_event.webhook_tries IS 'Times it was posted so far';
+
+COMMENT ON COLUMN public.alert_event.webhook_next_at IS 'Not posted before this time';
+
+COMMENT ON COLUMN public.alert_event.webhook_error IS 'What went wrong the last time';
+
+ALTER TABLE public.alert_event ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.alert_event_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.dead_letter (
     dead_letter_id bigint NOT NULL,
     received_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -2800,6 +3057,80 @@ COMMENT ON COLUMN public.dead_letter.raw_size IS 'Size of the whole payload in b
 
 ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.dead_letter_dead_letter_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.efficiency_alert (
+    alert_id bigint NOT NULL,
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    close_reason text COLLATE pg_catalog."C",
+    window_from timestamp with time zone NOT NULL,
+    window_to timestamp with time zone NOT NULL,
+    kwh_ac double precision NOT NULL,
+    kwh_dc double precision NOT NULL,
+    meter_coverage double precision NOT NULL,
+    vehicle_coverage double precision NOT NULL,
+    ratio_opened double precision,
+    ratio_worst double precision,
+    ratio_latest double precision,
+    threshold double precision NOT NULL,
+    evaluated_until timestamp with time zone NOT NULL,
+    CONSTRAINT efficiency_alert_close_reason_check CHECK ((close_reason = ANY (ARRAY['recovered'::text, 'changed'::text, 'withdrawn'::text, 'stale'::text]))),
+    CONSTRAINT efficiency_alert_closed_for_a_reason CHECK (((closed_at IS NULL) = (close_reason IS NULL))),
+    CONSTRAINT efficiency_alert_kind_check CHECK ((kind = ANY (ARRAY['low_efficiency'::text, 'data_fault'::text])))
+)
+WITH (fillfactor='70');
+
+ALTER TABLE public.efficiency_alert OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.efficiency_alert IS 'Vehicle-meter pairs whose DC/AC over the rolling window was not as it should be; written by evaluate_alerts alone';
+
+COMMENT ON COLUMN public.efficiency_alert.alert_id IS 'Running number; a higher one was opened later';
+
+COMMENT ON COLUMN public.efficiency_alert.vehicle_id IS 'The vehicle that was charged';
+
+COMMENT ON COLUMN public.efficiency_alert.meter_id IS 'The meter that billed the energy';
+
+COMMENT ON COLUMN public.efficiency_alert.kind IS 'low_efficiency: DC/AC under the threshold; data_fault: more arrived than was billed, so the data are wrong';
+
+COMMENT ON COLUMN public.efficiency_alert.opened_at IS 'When it was opened';
+
+COMMENT ON COLUMN public.efficiency_alert.closed_at IS 'When it was closed; null while it is open';
+
+COMMENT ON COLUMN public.efficiency_alert.close_reason IS 'recovered, changed (to the other kind), withdrawn (sessions corrected away), stale (nothing told for long)';
+
+COMMENT ON COLUMN public.efficiency_alert.window_from IS 'Start of the newest window that could tell something';
+
+COMMENT ON COLUMN public.efficiency_alert.window_to IS 'End of that window, excluded';
+
+COMMENT ON COLUMN public.efficiency_alert.kwh_ac IS 'AC energy billed in that window, kWh';
+
+COMMENT ON COLUMN public.efficiency_alert.kwh_dc IS 'DC energy delivered in that window, kWh';
+
+COMMENT ON COLUMN public.efficiency_alert.meter_coverage IS 'Share of the expected meter readings that was there, 0 to 1';
+
+COMMENT ON COLUMN public.efficiency_alert.vehicle_coverage IS 'Share of the expected vehicle readings that was there, 0 to 1';
+
+COMMENT ON COLUMN public.efficiency_alert.ratio_opened IS 'DC/AC when it was opened; null without any AC';
+
+COMMENT ON COLUMN public.efficiency_alert.ratio_worst IS 'The lowest DC/AC seen, of a data fault the highest; null if that was without any AC';
+
+COMMENT ON COLUMN public.efficiency_alert.ratio_latest IS 'DC/AC in the newest window that could tell something; null without any AC';
+
+COMMENT ON COLUMN public.efficiency_alert.threshold IS 'What DC/AC was held against when it was opened';
+
+COMMENT ON COLUMN public.efficiency_alert.evaluated_until IS 'End of the newest window evaluated, whether it could tell something or not';
+
+ALTER TABLE public.efficiency_alert ALTER COLUMN alert_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.efficiency_alert_alert_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -2961,6 +3292,12 @@ ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS 
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
+ALTER TABLE ONLY public.alert_event
+    ADD CONSTRAINT alert_event_event_key_key UNIQUE (event_key);
+
+ALTER TABLE ONLY public.alert_event
+    ADD CONSTRAINT alert_event_pkey PRIMARY KEY (event_id);
+
 ALTER TABLE ONLY public.charging_session
     ADD CONSTRAINT charging_session_one_vehicle_a_meter EXCLUDE USING gist (meter_id WITH =, during WITH &&);
 
@@ -2969,6 +3306,9 @@ ALTER TABLE ONLY public.charging_session
 
 ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (dead_letter_id);
+
+ALTER TABLE ONLY public.efficiency_alert
+    ADD CONSTRAINT efficiency_alert_pkey PRIMARY KEY (alert_id);
 
 ALTER TABLE ONLY public.engine_setting
     ADD CONSTRAINT engine_setting_pkey PRIMARY KEY (name);
@@ -3015,9 +3355,25 @@ ALTER TABLE ONLY public.vehicle_reading
 ALTER TABLE ONLY public.vehicle_state
     ADD CONSTRAINT vehicle_state_pkey PRIMARY KEY (vehicle_id);
 
+CREATE INDEX alert_event_alert ON public.alert_event USING btree (alert_id);
+
+CREATE INDEX alert_event_failed ON public.alert_event USING btree (event_id) WHERE (webhook_state = 'failed'::text);
+
+CREATE INDEX alert_event_mqtt ON public.alert_event USING btree (vehicle_id, event_id) WHERE (mqtt_delivered_at IS NULL);
+
+CREATE INDEX alert_event_occurred ON public.alert_event USING btree (occurred_at);
+
+CREATE INDEX alert_event_webhook ON public.alert_event USING btree (vehicle_id, event_id) WHERE (webhook_state = 'pending'::text);
+
 CREATE INDEX charging_session_vehicle ON public.charging_session USING gist (vehicle_id, during);
 
 CREATE INDEX dead_letter_received ON public.dead_letter USING btree (received_at);
+
+CREATE INDEX efficiency_alert_meter ON public.efficiency_alert USING btree (meter_id, alert_id);
+
+CREATE UNIQUE INDEX efficiency_alert_open ON public.efficiency_alert USING btree (vehicle_id, meter_id) WHERE (closed_at IS NULL);
+
+CREATE INDEX efficiency_alert_vehicle ON public.efficiency_alert USING btree (vehicle_id, alert_id);
 
 CREATE INDEX meter_daily_stored_day_idx ON public.meter_daily_stored USING btree (day DESC);
 
@@ -3037,6 +3393,24 @@ CREATE INDEX vehicle_hourly_stored_hour_idx ON public.vehicle_hourly_stored USIN
 
 CREATE INDEX vehicle_reading_recorded_at ON public.vehicle_reading USING brin (recorded_at) WITH (pages_per_range='32', autosummarize='on');
 
+CREATE TRIGGER efficiency_alert_events AFTER INSERT OR UPDATE OF closed_at ON public.efficiency_alert FOR EACH ROW EXECUTE FUNCTION public.record_alert_event();
+
+CREATE TRIGGER log_deleted_hours AFTER DELETE ON public.meter_reading REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('meter');
+
+CREATE TRIGGER log_deleted_hours AFTER DELETE ON public.vehicle_reading REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('vehicle');
+
+CREATE TRIGGER log_hours_after_update AFTER UPDATE ON public.meter_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('meter');
+
+CREATE TRIGGER log_hours_after_update AFTER UPDATE ON public.vehicle_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('vehicle');
+
+CREATE TRIGGER log_hours_before_update AFTER UPDATE ON public.meter_reading REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('meter');
+
+CREATE TRIGGER log_hours_before_update AFTER UPDATE ON public.vehicle_reading REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('vehicle');
+
+CREATE TRIGGER log_inserted_hours AFTER INSERT ON public.meter_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('meter');
+
+CREATE TRIGGER log_inserted_hours AFTER INSERT ON public.vehicle_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('vehicle');
+
 CREATE TRIGGER session_change AFTER INSERT OR DELETE OR UPDATE ON public.charging_session FOR EACH ROW EXECUTE FUNCTION public.log_session_change();
 
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.meter_daily_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
@@ -3051,6 +3425,9 @@ CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.vehicle_hourly_stored F
 
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.vehicle_reading FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
 
+ALTER TABLE ONLY public.alert_event
+    ADD CONSTRAINT alert_event_alert_id_fkey FOREIGN KEY (alert_id) REFERENCES public.efficiency_alert(alert_id);
+
 REVOKE USAGE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO fleetwatt_service;
 
@@ -3062,8 +3439,8 @@ GRANT ALL ON FUNCTION bi.charger_performance(window_from timestamp with time zon
 REVOKE ALL ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
 
-REVOKE ALL ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) FROM PUBLIC;
-GRANT ALL ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) TO fleetwatt_bi;
+REVOKE ALL ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time zone) TO fleetwatt_bi;
@@ -3071,8 +3448,15 @@ GRANT ALL ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with ti
 REVOKE ALL ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
 
-REVOKE ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) FROM PUBLIC;
-GRANT ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) TO fleetwatt_bi;
+REVOKE ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.alert_rule() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.alert_rule() TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) TO fleetwatt_service;
@@ -3082,6 +3466,9 @@ GRANT ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text
 
 REVOKE ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION public.close_hours() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.close_hours() TO fleetwatt_service;
@@ -3095,11 +3482,14 @@ GRANT ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) TO fleetw
 REVOKE ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.evaluate_alerts() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.evaluate_alerts() TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.expire_session_messages(longest interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.expire_session_messages(longest interval) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept bigint) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) TO fleetwatt_service;
@@ -3121,18 +3511,17 @@ GRANT ALL ON FUNCTION public.fleet_performance(window_from timestamp with time z
 REVOKE ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO fleetwatt_bi;
 
-REVOKE ALL ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.hours_without_raw(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
-
-REVOKE ALL ON FUNCTION public.local_edges(window_from timestamp with time zone, window_to timestamp with time zone, unit text, zone text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.log_session_change() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.log_stale_hours(streams text[], hours timestamp with time zone[]) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.log_stale_hours() FROM PUBLIC;
 
 REVOKE ALL ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from timestamp with time zone, IN hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
@@ -3148,6 +3537,11 @@ GRANT ALL ON FUNCTION public.note_refresh_failure(reason text) TO fleetwatt_serv
 
 REVOKE ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.record_alert_event() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.refresh_is_scheduled() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refresh_is_scheduled() TO fleetwatt_service;
@@ -3204,34 +3598,35 @@ GRANT ALL ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange
 REVOKE ALL ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.vehicle_raw_hours(wanted_vehicle text, span_from timestamp with time zone, span_to timestamp with time zone) TO fleetwatt_bi;
-
 REVOKE ALL ON FUNCTION public.whole_bins(span tstzrange, width interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.whole_bins(span tstzrange, width interval) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.whole_window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) TO fleetwatt_service;
 
-GRANT SELECT ON TABLE public.meter_hourly_stored TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.rollup_progress TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
-
-GRANT SELECT ON TABLE bi.charger_efficiency_daily TO fleetwatt_bi;
-
-GRANT SELECT ON TABLE bi.charger_efficiency_hourly TO fleetwatt_bi;
+REVOKE ALL ON FUNCTION public.without_dust(figure double precision) FROM PUBLIC;
 
 GRANT SELECT ON TABLE public.meter_daily_stored TO fleetwatt_service;
 
+GRANT SELECT ON TABLE public.meter_hourly_stored TO fleetwatt_service;
+
 GRANT SELECT,INSERT ON TABLE public.meter_reading TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.rollup_progress TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.meter_hourly TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.meter_daily TO fleetwatt_service;
 
+GRANT SELECT ON TABLE bi.charger_efficiency_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE bi.charger_efficiency_hourly TO fleetwatt_bi;
+
 GRANT SELECT ON TABLE public.vehicle_daily_stored TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
 
 GRANT SELECT,INSERT ON TABLE public.vehicle_reading TO fleetwatt_service;
 
@@ -3269,7 +3664,21 @@ GRANT SELECT ON TABLE bi.vehicle_hourly TO fleetwatt_bi;
 
 GRANT SELECT ON TABLE bi.vehicle_latest TO fleetwatt_bi;
 
+GRANT SELECT ON TABLE public.alert_event TO fleetwatt_service;
+
+GRANT UPDATE(mqtt_delivered_at) ON TABLE public.alert_event TO fleetwatt_service;
+
+GRANT UPDATE(webhook_state) ON TABLE public.alert_event TO fleetwatt_service;
+
+GRANT UPDATE(webhook_tries) ON TABLE public.alert_event TO fleetwatt_service;
+
+GRANT UPDATE(webhook_next_at) ON TABLE public.alert_event TO fleetwatt_service;
+
+GRANT UPDATE(webhook_error) ON TABLE public.alert_event TO fleetwatt_service;
+
 GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.efficiency_alert TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import psycopg
@@ -15,14 +16,17 @@ from service.settings import Settings
 from service.sql import query
 
 _log = log.get("rollups")
-# Settings that SQL works by. The database sees no environment, and on some editions it works by itself.
-_FOR_SQL = ("rollup_settle_s",)
 
 
 class Rollups(NamedTuple):
-    """The loop that every process runs; the database sees to it that only one of them works."""
+    """The loop that every process runs; the database sees to it that only one of them works.
+
+    `for_sql` are further settings that SQL works by, by name: the database sees no environment, and on some
+    editions it works by itself.
+    """
 
     settings: Settings
+    for_sql: Mapping[str, float] = {}
 
     async def run(self) -> NoReturn:
         """Refresh and report for ever; what goes wrong is logged, counted, and tried again next time."""
@@ -43,9 +47,10 @@ class Rollups(NamedTuple):
         Raises psycopg.Error.
         """
         async with await db.writer_connection(db.require_url(self.settings)) as connection:
-            values = [float(getattr(self.settings, name)) for name in _FOR_SQL]
+            numbers = {"rollup_settle_s": self.settings.rollup_settle_s, **self.for_sql}
             await connection.execute(
-                query("apply_settings"), {"names": list(_FOR_SQL), "setting_values": values}
+                query("apply_settings"),
+                {"names": list(numbers), "setting_values": [float(number) for number in numbers.values()]},
             )
             cursor = await connection.execute(query("refresh_is_scheduled"))
             [scheduled] = await cursor.fetchone() or [True]

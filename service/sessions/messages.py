@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, LiteralString
+from contextlib import asynccontextmanager
+from typing import Any, Final, LiteralString, NoReturn
 
 import msgspec
 import psycopg
@@ -66,22 +66,28 @@ class SessionMessages:
                 became = await self._commit(*self._refusal(topic, payload, unusable))
             _MESSAGES.labels(became).inc()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Look through the waiting messages now and then, and give up those that have waited too long."""
-        while not stop.is_set():
+    async def run(self) -> NoReturn:
+        """Look through the waiting messages now and then; what goes wrong is tried again next time."""
+        while True:
             try:
-                [row] = await fetch_all(
-                    self._pool, query("expire_session_messages"), {"wait_s": self._settings.session_wait_s}
+                await self.expire()
+            except (psycopg.Error, OSError) as error:
+                self._log.warning(
+                    "expiry_failed", error=type(error).__name__, detail=str(error).splitlines()[:1]
                 )
-            except (psycopg.Error, OSError, TimeoutError) as error:
-                self._log.warning("session_expiry_failed", error=f"{type(error).__name__}: {error}")
-            else:
-                if row["given_up"]:
-                    _MESSAGES.labels("expired").inc(row["given_up"])
-                    self._log.warning("session_messages_given_up", count=row["given_up"])
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_EXPIRY_PAUSE_S * random.uniform(0.8, 1.2)):
-                    await stop.wait()
+            except Exception:  # noqa: BLE001 - a defect of ours must not end it for good
+                self._log.exception("expiry_failed")
+            await asyncio.sleep(_EXPIRY_PAUSE_S * random.uniform(0.8, 1.2))
+
+    async def expire(self) -> int:
+        """Use waiting messages that fit by now; give up those that have waited too long, and say how many."""
+        wait = {"wait_s": self._settings.session_wait_s}
+        [row] = await fetch_all(self._pool, query("expire_session_messages"), wait)
+        given_up: int = row["given_up"]
+        if given_up:
+            _MESSAGES.labels("expired").inc(given_up)
+            self._log.warning("messages_given_up", count=given_up)
+        return given_up
 
     def _decode(self, topic: str, payload: bytes) -> tuple[LiteralString, dict[str, Any]]:
         """Give the statement that a message asks for, or the one of a dead letter, and its values."""

@@ -22,7 +22,10 @@ async def seed(url: str, fleet: Fleet, start: datetime, end: datetime) -> tuple[
     sessions = sorted(fleet.sessions(start, end), key=lambda session: (session.meter_id, session.started_at))
     new = 0
     async with await AsyncConnection.connect(
-        url, application_name="fleetwatt seed", options="-c timezone=UTC", connect_timeout=5
+        url,
+        application_name="fleetwatt seed",
+        options="-c timezone=UTC -c fleetwatt.source=seed",
+        connect_timeout=5,
     ) as connection:
         for first in range(0, len(sessions), _BATCH):
             new += await _insert(connection, sessions[first : first + _BATCH])

@@ -65,24 +65,6 @@ begin
 end
 $$;
 
--- TEMPORARY
-create or replace function log_stale_hours(streams text[], hours timestamptz[])
-returns void
-language plpgsql
-security definer
-set search_path = pg_catalog, public
-as $$
-begin
-    perform pg_advisory_xact_lock_shared(1718383735, 1);
-    insert into rollup_stale (stream, hour)
-    select t.stream, t.hour
-    from unnest(streams, hours) as t (stream, hour)
-    inner join rollup_progress as p on t.stream = p.stream
-    where t.hour < p.logging_from;
-end
-$$;
-comment on function log_stale_hours(text[], timestamptz[]) is 'to be removed';
-
 create or replace function setting(wanted text, otherwise double precision)
 returns double precision
 language sql
@@ -336,9 +318,7 @@ begin
     end loop;
     perform public.note_refresh();
     commit;
-    if to_regprocedure('public.evaluate_alerts()') is not null then
-        perform public.evaluate_alerts();
-    end if;
+    perform public.evaluate_alerts();
     commit;
     perform pg_catalog.pg_advisory_unlock(1718383735, 2);
 end
@@ -369,7 +349,7 @@ comment on procedure refresh_run (text, timestamptz, timestamptz, bigint []) is
 'Rolls up one run of hours and settles its log rows; commits; a step of refresh_rollups';
 
 grant execute on function
-log_stale_hours(text[], timestamptz[]), setting(text, double precision),
+setting(text, double precision),
 apply_settings(text[], double precision[]), close_hours(), raw_is_gone(text, timestamptz, timestamptz),
 rollup_work(text), finish_rollup(text, timestamptz, timestamptz, bigint[], boolean), note_refresh(),
 note_refresh_failure(text)

@@ -3,10 +3,10 @@
 -- nothing but bi; they only read, and give no more than sums of energy and counts. `strict`: a null argument gives
 -- no row, never everybody's energy.
 
--- The ends of the local hours, days, weeks or months that touch a window, for width_bucket. A day of a time zone
--- may start at half past an hour and last 23 or 25 hours.
-create or replace function local_edges(
-    window_from timestamptz, window_to timestamptz, unit text, zone text
+-- The ends of the hours, days, weeks or months of a time zone that touch a window, whole ones: a chart wants no bar
+-- that is cut. Like window_edges, days are counted by the calendar, so they may have 23 or 25 hours.
+create or replace function whole_window_edges(
+    window_from timestamptz, window_to timestamptz, width text, zone text
 )
 returns timestamptz[]
 language plpgsql
@@ -15,32 +15,42 @@ parallel safe
 set search_path = pg_catalog, public
 as $$
 declare
-    step interval := ('1 ' || unit)::interval;
+    step interval;
     edges timestamptz[];
 begin
-    if unit not in ('hour', 'day', 'week', 'month') then
-        raise exception 'unit must be hour, day, week or month, not %', unit using errcode = '22023';
-    end if;
-    if window_from >= window_to then
+    if width not in ('hour', 'day', 'week', 'month') then
+        raise exception 'width must be hour, day, week or month, not %', width using errcode = '22023';
+    elsif window_from >= window_to then
         raise exception 'window_from must be before window_to' using errcode = '22023';
     end if;
+    step := ('1 ' || width)::interval;
     if window_to - window_from > 10000 * step then
-        raise exception 'more than 10,000 windows of a %', unit using errcode = '22023';
+        raise exception 'more than 10,000 windows, each of a %', width using errcode = '22023';
     end if;
     select array_agg(e.edge order by e.edge)
     into edges
     from (
         select s.edge, lag(s.edge) over (order by s.edge) as before
-        from generate_series(
-            date_trunc(unit, window_from, zone), window_to + 2 * step, step, zone
-        ) as s (edge)
+        from (
+            select midnight at time zone zone as edge
+            from generate_series(
+                date_trunc(width, window_from at time zone zone), (window_to at time zone zone) + 2 * step, step
+            ) as starts (midnight)
+            where width <> 'hour'
+            union
+            select hours.edge
+            from generate_series(
+                date_trunc('hour', window_from, zone), window_to + 2 * step, interval '1 hour'
+            ) as hours (edge)
+            where width = 'hour'
+        ) as s
     ) as e
     where e.before is null or e.before < window_to;
     return edges;
 end
 $$;
-comment on function local_edges(timestamptz, timestamptz, text, text) is
-'The ends of the hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
+comment on function whole_window_edges(timestamptz, timestamptz, text, text) is
+'Ends of the whole hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
 
 create or replace function bi.vehicle_performance(
     wanted_vehicle text, window_from timestamptz, window_to timestamptz
@@ -70,7 +80,7 @@ comment on function bi.vehicle_performance(text, timestamptz, timestamptz) is
 'Energy summary of one vehicle over [from, to), exact: AC billed through its sessions, DC delivered, loss, DC / AC';
 
 create or replace function bi.vehicle_series(
-    wanted_vehicle text, window_from timestamptz, window_to timestamptz, unit text, zone text default 'UTC'
+    wanted_vehicle text, window_from timestamptz, window_to timestamptz, width text, zone text default 'UTC'
 )
 returns table (
     window_start timestamptz,
@@ -90,7 +100,7 @@ security definer
 set search_path = pg_catalog, public
 as $$
     with bins as (
-        select local_edges(window_from, window_to, unit, zone) as edges
+        select whole_window_edges(window_from, window_to, width, zone) as edges
     ),
 
     energy as (
@@ -187,7 +197,7 @@ comment on function bi.fleet_performance(timestamptz, timestamptz) is
 'bi.vehicle_performance of every vehicle that drew or reported something in [from, to): one row a vehicle';
 
 create or replace function bi.fleet_series(
-    window_from timestamptz, window_to timestamptz, unit text, zone text default 'UTC'
+    window_from timestamptz, window_to timestamptz, width text, zone text default 'UTC'
 )
 returns table (
     window_start timestamptz,
@@ -207,7 +217,7 @@ security definer
 set search_path = pg_catalog, public
 as $$
     with bins as (
-        select local_edges(window_from, window_to, unit, zone) as edges
+        select whole_window_edges(window_from, window_to, width, zone) as edges
     )
 
     select

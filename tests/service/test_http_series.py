@@ -114,10 +114,7 @@ async def test_local_days(api: Api, owner: Owner, rolled: bool, zone: str, day: 
     if rolled:
         await owner.execute("call refresh_rollups()")
     window = {"from_": start.isoformat(), "to": end.isoformat(), "by": "day", "tz": zone}
-    minutes = [
-        (after - before) / timedelta(minutes=1)
-        for before, after in pairwise(midnights)
-    ]
+    minutes = [(after - before) / timedelta(minutes=1) for before, after in pairwise(midnights)]
     for path in ("/v1/analytics/fleet", "/v1/analytics/vehicles/v-1/hourly"):
         days = (await ask(api, path, **window))["days"]
         assert [datetime.fromisoformat(row["start"]) for row in days] == midnights[:3]

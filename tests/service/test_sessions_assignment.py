@@ -75,7 +75,7 @@ async def test_the_same_again_changes_nothing(
 
 
 async def test_a_meter_that_is_the_vehicles_already(api: Api, owner: Owner) -> None:
-    """Asked for later than it began, the assignment stays as it is; asked for earlier, it would be a correction."""
+    """Asked for later than it began, the assignment stays as it is; earlier, it would be a correction."""
     told = await assigned(api, "v-1", "m-1", 60)
     later = await put(api, "v-1", "m-1", 90)
     assert later.json() == told
@@ -104,7 +104,7 @@ async def test_an_open_session_that_starts_too_late(api: Api, owner: Owner) -> N
 
 
 async def test_a_meter_that_is_taken(api: Api, owner: Owner) -> None:
-    """A meter that serves another vehicle, now or later, is a 409 that names the session; nothing is ended."""
+    """A meter that is taken, now or later, is a 409 that names the session; nothing is ended."""
     other = await assigned(api, "v-2", "m-2", 30)
     await assigned(api, "v-1", "m-1", 0)
     body = problem(await put(api, "v-1", "m-2", 60), 409, "session_overlap")

@@ -1,9 +1,10 @@
-"""Corrections of sessions: each leaves its trace, and every answer follows from the sessions as they are now."""
+"""Corrections of sessions: each leaves its trace, and every answer follows from the sessions as they are."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -103,7 +104,7 @@ async def test_what_changes_nothing_leaves_no_trace(api: Api, owner: Owner) -> N
 
 
 async def test_unknown_sessions(api: Api, owner: Owner) -> None:
-    """A session that never was is a 404; one from before the trail has an empty one, a deleted one keeps its own."""
+    """A session that never was is a 404; one older than the trail has none, a deleted one keeps its own."""
     problem(await api.get("/v1/sessions/nobody"), 404, "unknown_session")
     problem(await api.get("/v1/sessions/nobody/changes"), 404, "unknown_session")
     problem(await api.get("/v1/sessions/a%20b"), 400, "bad_parameter")
@@ -149,9 +150,11 @@ async def test_nobody_gets_around_the_trail(
         ("corrected", "a test", "v", "v-2"),
         ("corrected", "sql", "v-2", "v-3"),
     ]
-    with psycopg.connect(postgres.url("fleetwatt_bi", database)) as connection:
-        with pytest.raises(errors.InsufficientPrivilege):
-            connection.execute("select * from public.session_change")
+    with (
+        psycopg.connect(postgres.url("fleetwatt_bi", database)) as connection,
+        pytest.raises(errors.InsufficientPrivilege),
+    ):
+        connection.execute("select * from public.session_change")
 
 
 async def performance(api: Api, vehicle_id: str) -> tuple[float, int]:
@@ -189,11 +192,11 @@ async def performance(api: Api, vehicle_id: str) -> tuple[float, int]:
 async def test_answers_follow_a_correction(
     api: Api, update: dict[str, Any], first: tuple[float, int], second: tuple[float, int]
 ) -> None:
-    """After each kind of correction the summaries of the vehicles and of the fleet are those of the new session."""
+    """After each kind of correction the summaries of vehicles and fleet are those of the new session."""
     readings = [meter("m-1", minute, 1.0) for minute in range(240)]
     readings += [meter("m-2", minute, 100.0) for minute in range(240)]
     cars = [vehicle(name, minute, 0.5) for name in ("v-1", "v-2") for minute in range(3)]
-    body = [as_json(reading) for reading in (*readings, *cars)]
+    body = [as_json(reading) for reading in readings] + [as_json(reading) for reading in cars]
     assert (await api.post("/v1/telemetry", json=body)).status_code == 200
     await add(api, "s-1", 60, 180)
     assert await performance(api, "v-1") == (120, 120)
@@ -223,7 +226,7 @@ async def test_a_conflict_names_the_other_session(api: Api) -> None:
 
 
 async def test_many_at_once_want_a_meter(settings: Settings, owner: Owner) -> None:
-    """Of twenty sessions that overlap and are sent at the same moment one is stored, and all others name it."""
+    """Of twenty sessions that overlap and are sent at one moment one is stored, and all others name it."""
     async with serving(settings) as api:
         answers = await asyncio.gather(
             *(
@@ -251,11 +254,11 @@ async def test_corrections_at_once(settings: Settings, owner: Owner) -> None:
         assert [each.status_code for each in answers] == [200] * 12
     trail = await rows(owner, "select vehicle_before, vehicle_after from session_change order by change_id")
     assert len(trail) == 13
-    assert all(a["vehicle_after"] == b["vehicle_before"] for a, b in zip(trail, trail[1:], strict=False))
+    assert all(a["vehicle_after"] == b["vehicle_before"] for a, b in pairwise(trail))
 
 
 async def test_two_that_swap_meters(settings: Settings) -> None:
-    """Corrections that want each other's meter end in conflicts, not in a deadlock that somebody has to see."""
+    """Corrections that want each other's meter end in conflicts, not in a deadlock that anybody sees."""
     async with serving(settings) as api:
         for n in range(2):
             body = {"vehicleId": f"v-{n}", "meterId": f"m-{n}", "startedAt": rfc3339(at(0))}

@@ -242,19 +242,11 @@ async def test_an_end_waits_for_its_start_and_then_gives_up(
     assert len(await rows(owner, WAITING)) == 3
     await owner.execute("update session_message set received_at = received_at - interval '1 hour'")
 
-    async def expire(wait_s: float) -> None:
-        stop = asyncio.Event()
-        async with db.read_pool(settings) as pool:
+    async with db.read_pool(settings) as pool:
+        for wait_s, left in ((7200, 3), (1800, 0)):
             patient = SessionMessages(msgspec.structs.replace(settings, session_wait_s=wait_s), pool)
-            running = asyncio.create_task(patient.run(stop))
-            # The first look is done at once, and a stop is heeded only after it.
-            await asyncio.sleep(0)
-            stop.set()
-            await running
-
-    await expire(7200)
-    assert len(await rows(owner, WAITING)) == 3
-    await expire(1800)
+            assert await patient.expire() == 3 - left
+            assert len(await rows(owner, WAITING)) == left
     assert await rows(owner, WAITING) == []
     letters = await rows(owner, LETTERS)
     assert [(row["code"], row["field"]) for row in letters] == [
@@ -272,7 +264,7 @@ async def test_room_made_by_a_correction_is_found(messages: SessionMessages, own
     assert await spans(owner) == [("v-1", 0, None)]
     response = await api.patch("/v1/sessions/s-1", json={"endedAt": rfc3339(at(20))})
     assert response.status_code == 200
-    await owner.execute("select expire_session_messages(interval '1 day')")
+    assert await messages.expire() == 0
     assert await spans(owner) == [("v-1", 0, 20), ("v-2", 30, None)]
 
 

@@ -50,7 +50,15 @@ def test_the_service_cannot_run_chunk_maintenance(postgres: Postgres, database: 
 def test_bi_sees_nothing_but_its_schema(postgres: Postgres, database: str) -> None:
     """The read-only role can neither read public tables nor create anything."""
     with psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True) as connection:
-        for table in [*HISTORY, "meter_state", "vehicle_state", "charging_session", "dead_letter"]:
+        for table in [
+            *HISTORY,
+            "meter_state",
+            "vehicle_state",
+            "charging_session",
+            "session_change",
+            "session_message",
+            "dead_letter",
+        ]:
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(f"select * from public.{table}".encode())  # noqa: S608 - our own names
         for statement in ("create table public.t (a int)", "create table bi.t (a int)", "create schema s"):
@@ -80,6 +88,10 @@ def test_the_service_can_do_its_work(postgres: Postgres, database: str) -> None:
             "update dead_letter set code = ''",
             "delete from meter_state",
             "delete from charging_session",
+            "insert into session_change (session_id, action, source) values ('s', 'ended', 'o')",
+            "update session_change set source = ''",
+            "delete from session_change",
+            "truncate session_change",
             "truncate ingest_minute",
             "update alembic_version set version_num = ''",
             "create table public.t (a int)",

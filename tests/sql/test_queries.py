@@ -75,12 +75,22 @@ VALUES: dict[str, Any] = {
     "names": ["rollup_settle_s"],
     "setting_values": [120.0],
     "reason": "r",
+    "alert_kind": None,
+    "after_alert": None,
+    "channel": 1,
+    "event_id": 1,
+    "event_ids": [1],
+    "webhook_state": "pending",
+    "webhook_error": None,
+    "pause_s": 1.0,
+    "max_age_hours": 24,
     "streams": ["meter"],
     "hours": [NOW],
 }
 # Where a name stands for one value, not for a column of a batch.
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "count_ingest": {"kind": "meter"},
+    "vehicles_announced_lately": {"since": NOW},
     "take_session_message": {"session_id": "s"},
 }
 # They commit as they go.

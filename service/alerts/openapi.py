@@ -1,0 +1,52 @@
+"""What the OpenAPI document says of the routes of alerts."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar.openapi.spec import OpenAPIType, Schema
+
+from service.web.apidocs import (
+    BAD_PARAMETER,
+    COUNT,
+    DATABASE_AWAY,
+    NUMBER,
+    STRING,
+    TIME,
+    an_array,
+    an_object,
+    json_answer,
+    operation,
+    or_null,
+)
+
+
+def _one_of(*values: str) -> Schema:
+    return Schema(type=OpenAPIType.STRING, enum=list(values))
+
+
+_FIELDS: Final[dict[str, Any]] = {
+    "alertId": COUNT,
+    "vehicleId": STRING,
+    "meterId": STRING,
+    "kind": _one_of("low_efficiency", "data_fault"),
+    "state": _one_of("open", "closed"),
+    "openedAt": TIME,
+    "closedAt": or_null(TIME),
+    "closeReason": or_null(_one_of("recovered", "changed", "withdrawn", "stale")),
+    "windowStart": TIME,
+    "windowEnd": TIME,
+    "totalAcConsumedKwh": NUMBER,
+    "totalDcDeliveredKwh": NUMBER,
+    "ratioAtOpening": or_null(NUMBER),
+    "ratioWorst": or_null(NUMBER),
+    "ratioLatest": or_null(NUMBER),
+    "threshold": NUMBER,
+    "coverage": an_object(meter=NUMBER, vehicle=NUMBER),
+    "evaluatedUntil": TIME,
+}
+_PAGE: Final = an_object(alerts=an_array(an_object("Alert", **_FIELDS)), next=or_null(COUNT))
+
+LIST: Final = operation(
+    {"200": json_answer(_PAGE, "A page of alerts"), "400": BAD_PARAMETER, "503": DATABASE_AWAY}
+)

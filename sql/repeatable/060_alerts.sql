@@ -1,0 +1,326 @@
+-- Efficiency alerts: the rule, what it says of each vehicle-meter pair, and the evaluation after each refresh.
+
+create or replace function alert_rule()
+returns table (
+    is_on boolean,
+    window_length interval,
+    threshold double precision,
+    close_margin double precision,
+    fault_tolerance double precision,
+    least_kwh double precision,
+    least_coverage double precision,
+    reading_interval_s double precision,
+    stale_after interval
+)
+language sql
+stable
+set search_path = pg_catalog, public
+as $$
+    select
+        setting('alerts', 1) <> 0,
+        setting('alert_window_hours', 24) * interval '1 hour',
+        setting('efficiency_threshold', 0.85),
+        setting('alert_close_margin', 0.02),
+        setting('alert_fault_tolerance', 0.02),
+        setting('alert_least_kwh', 5),
+        setting('alert_least_coverage', 0.8),
+        setting('alert_reading_interval_s', 60),
+        setting('alert_stale_hours', 168) * interval '1 hour'
+$$;
+comment on function alert_rule() is 'The settings that alerts are evaluated by, with their defaults';
+
+-- PostgreSQL refuses to multiply or divide to less than the smallest number there is: one device that sends
+-- 5e-324 kWh must not end the evaluation of the fleet.
+create or replace function without_dust(figure double precision)
+returns double precision
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, public
+as $$
+    select case when figure < 1e-6 then 0 else figure end
+$$;
+comment on function without_dust(double precision) is 'A figure, or zero where it is under a millionth';
+
+-- What a pair is to be, given what it is now: 'none', 'low_efficiency' or 'data_fault'; null where nothing can
+-- be told, so that everything stays as it is.
+--
+-- Missing readings never speak against a charger, nor for it. Where a share of the readings is missing, DC/AC may
+-- be anything from the ratio with the missing AC filled in (the lowest) to the ratio with the missing DC filled in
+-- (the highest), each at the mean of what is there. An alert opens only if both lie on the wrong side, and closes
+-- only if both lie on the right one. With all readings there, both are DC/AC.
+--
+-- It never flaps: low_efficiency opens under the threshold and closes at threshold + margin (at most 1); data_fault
+-- opens over 1 + tolerance and closes at 1. In between, what is open stays open and what is not stays closed.
+create or replace function alert_verdict(
+    present text,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    meter_coverage double precision,
+    vehicle_coverage double precision,
+    threshold double precision,
+    close_margin double precision,
+    fault_tolerance double precision,
+    least_kwh double precision,
+    least_coverage double precision
+)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, public
+as $$
+    select
+        case
+            when told.enough is not true then null
+            when told.lowest_dc > (1 + fault_tolerance) * told.ac then 'data_fault'
+            when told.dc < threshold * told.highest_ac then 'low_efficiency'
+            when present = 'low_efficiency' and told.lowest_dc < least(threshold + close_margin, 1) * told.ac
+                then 'low_efficiency'
+            when present = 'data_fault' and told.dc > told.highest_ac then 'data_fault'
+            else 'none'
+        end
+    from (
+        select
+            whole.ac,
+            whole.dc,
+            -- Multiplied instead of divided, so that a meter that counts nothing at all needs no case of its own.
+            whole.dc * without_dust(meter_coverage) as lowest_dc,
+            whole.ac * without_dust(vehicle_coverage) as highest_ac,
+            whole.ac + whole.dc is not null
+            and greatest(kwh_ac, kwh_dc) >= least_kwh
+            and meter_coverage >= least_coverage
+            and vehicle_coverage >= least_coverage as enough
+        from (select without_dust(kwh_ac) as ac, without_dust(kwh_dc) as dc) as whole
+    ) as told
+$$;
+comment on function alert_verdict(
+    text, double precision, double precision, double precision, double precision,
+    double precision, double precision, double precision, double precision, double precision
+) is
+'The rule of efficiency alerts: what a pair is and its energy give what it is to be; null where nothing can be told';
+
+create or replace function judge_pairs(window_from timestamptz, window_to timestamptz)
+returns table (
+    alert_id bigint,
+    vehicle_id text,
+    meter_id text,
+    present text,
+    verdict text,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    ratio double precision,
+    meter_coverage double precision,
+    vehicle_coverage double precision
+)
+language sql
+stable
+set search_path = pg_catalog, public
+as $$
+    with measured as (
+        select
+            p.vehicle_id,
+            p.meter_id,
+            without_dust(p.kwh_ac) as kwh_ac,
+            without_dust(p.kwh_dc) as kwh_dc,
+            without_dust(p.kwh_dc) / nullif(without_dust(p.kwh_ac), 0) as ratio,
+            least(p.meter_readings * r.reading_interval_s / nullif(p.connected_s, 0), 1) as meter_coverage,
+            least(p.vehicle_readings * r.reading_interval_s / nullif(p.connected_s, 0), 1) as vehicle_coverage
+        from pair_energy(window_from, window_to) as p
+        cross join alert_rule() as r
+    )
+
+    select
+        a.alert_id,
+        coalesce(m.vehicle_id, a.vehicle_id),
+        coalesce(m.meter_id, a.meter_id),
+        a.kind,
+        alert_verdict(
+            a.kind, m.kwh_ac, m.kwh_dc, m.meter_coverage, m.vehicle_coverage,
+            r.threshold, r.close_margin, r.fault_tolerance, r.least_kwh, r.least_coverage
+        ),
+        m.kwh_ac,
+        m.kwh_dc,
+        m.ratio,
+        m.meter_coverage,
+        m.vehicle_coverage
+    from measured as m
+    full join (select * from efficiency_alert where closed_at is null) as a
+        on m.vehicle_id = a.vehicle_id and m.meter_id = a.meter_id
+    cross join alert_rule() as r
+$$;
+comment on function judge_pairs(timestamptz, timestamptz) is
+'What the rule says of each vehicle-meter pair over [from, to), beside its open alert: why there is one, or none';
+
+-- Each opening and closing goes into the outbox, whoever caused it, in the same transaction.
+create or replace function record_alert_event()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, public
+as $$
+begin
+    if tg_op = 'INSERT' or (old.closed_at is null and new.closed_at is not null) then
+        insert into alert_event (alert_id, vehicle_id, action, alert)
+        values (
+            new.alert_id, new.vehicle_id,
+            case tg_op when 'INSERT' then 'opened' else 'closed' end,
+            to_jsonb(new)
+        );
+        perform pg_notify('fleetwatt_alerts', '');
+    end if;
+    return null;
+end
+$$;
+comment on function record_alert_event() is 'Trigger of efficiency_alert: writes alert_event and wakes up who delivers';
+
+create or replace trigger efficiency_alert_events
+after insert or update of closed_at on efficiency_alert
+for each row execute function record_alert_event();
+
+-- What is the same stays untouched, so that evaluating again and again leaves no dead rows behind.
+create or replace function measure_alert(
+    wanted bigint,
+    verdict text,
+    since timestamptz,
+    until timestamptz,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    meter_coverage double precision,
+    vehicle_coverage double precision
+)
+returns void
+language sql
+set search_path = pg_catalog, public
+as $$
+    update efficiency_alert as a
+    set
+        window_from = since,
+        window_to = until,
+        kwh_ac = measure_alert.kwh_ac,
+        kwh_dc = measure_alert.kwh_dc,
+        meter_coverage = measure_alert.meter_coverage,
+        vehicle_coverage = measure_alert.vehicle_coverage,
+        ratio_latest = now_is.ratio,
+        ratio_worst = case
+            when a.kind = 'low_efficiency' then least(a.ratio_worst, now_is.ratio)
+            -- Without any AC the ratio is null and worse than every number.
+            when a.ratio_worst is not null and now_is.ratio is not null then greatest(a.ratio_worst, now_is.ratio)
+        end,
+        evaluated_until = until,
+        closed_at = case when a.kind <> verdict then now() end,
+        close_reason = case when a.kind <> verdict then case verdict when 'none' then 'recovered' else 'changed' end end
+    from (select measure_alert.kwh_dc / nullif(measure_alert.kwh_ac, 0) as ratio) as now_is
+    where
+        a.alert_id = wanted
+        and (
+            a.kind <> verdict
+            or (a.window_from, a.window_to, a.kwh_ac, a.kwh_dc, a.meter_coverage, a.vehicle_coverage)
+            is distinct from (
+                since, until, measure_alert.kwh_ac, measure_alert.kwh_dc,
+                measure_alert.meter_coverage, measure_alert.vehicle_coverage
+            )
+        )
+$$;
+comment on function measure_alert(
+    bigint, text, timestamptz, timestamptz, double precision, double precision, double precision, double precision
+) is
+'Gives an open alert its newest figures, and closes it if the verdict is another; a step of evaluate_alerts';
+
+-- Nothing can be told: too little energy or too few readings in the window. A charger that was not used is no better
+-- than before, so the alert stays. It closes when its pair has no session left in the window that it was judged by
+-- (a correction took it away), and when nothing could be told for so long that it says nothing about today.
+create or replace function age_alert(wanted bigint, until timestamptz, stale_after interval)
+returns void
+language sql
+set search_path = pg_catalog, public
+as $$
+    update efficiency_alert as a
+    set
+        evaluated_until = until,
+        closed_at = case when close_for.reason is not null then now() end,
+        close_reason = close_for.reason
+    from (
+        select
+            b.alert_id,
+            case
+                when not exists (
+                    select from charging_session as s
+                    where
+                        s.vehicle_id = b.vehicle_id
+                        and s.meter_id = b.meter_id
+                        and s.during && tstzrange(b.window_from, b.window_to)
+                ) then 'withdrawn'
+                when until >= b.window_to + stale_after then 'stale'
+            end as reason
+        from efficiency_alert as b
+        where b.alert_id = wanted
+    ) as close_for
+    where
+        a.alert_id = close_for.alert_id
+        and (a.evaluated_until <> until or close_for.reason is not null)
+$$;
+comment on function age_alert(bigint, timestamptz, interval) is
+'Keeps an open alert of which nothing can be told, or closes it as withdrawn or stale; a step of evaluate_alerts';
+
+-- Evaluates the newest window of finished hours. Twice gives the same as once; a second one at the same time waits.
+-- The loop runs over pairs that have an alert or are to get one; what is asked about the fleet is one statement.
+create or replace function evaluate_alerts()
+returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, public
+as $$
+declare
+    rule record;
+    since timestamptz;
+    until timestamptz;
+    pair record;
+begin
+    -- 'fl' and 'al': any pair of numbers will do as long as nothing else on the database uses it.
+    perform pg_advisory_xact_lock(26220, 24940);
+    select * into rule from alert_rule();
+    select min(p.refreshed_until) into until from rollup_progress as p;
+    if not rule.is_on or until is null or not isfinite(until) then
+        return;
+    end if;
+    since := until - rule.window_length;
+    for pair in
+        select *
+        from judge_pairs(since, until) as j
+        where j.alert_id is not null or j.verdict in ('low_efficiency', 'data_fault')
+        order by j.vehicle_id, j.meter_id
+    loop
+        if pair.alert_id is not null and pair.verdict is null then
+            perform age_alert(pair.alert_id, until, rule.stale_after);
+        elsif pair.alert_id is not null then
+            perform measure_alert(
+                pair.alert_id, pair.verdict, since, until,
+                pair.kwh_ac, pair.kwh_dc, pair.meter_coverage, pair.vehicle_coverage
+            );
+        end if;
+        if pair.verdict <> 'none' and pair.verdict is distinct from pair.present then
+            insert into efficiency_alert (
+                vehicle_id, meter_id, kind, window_from, window_to, kwh_ac, kwh_dc, meter_coverage,
+                vehicle_coverage, ratio_opened, ratio_worst, ratio_latest, threshold, evaluated_until
+            )
+            values (
+                pair.vehicle_id, pair.meter_id, pair.verdict, since, until, pair.kwh_ac, pair.kwh_dc,
+                pair.meter_coverage, pair.vehicle_coverage, pair.ratio, pair.ratio, pair.ratio,
+                case pair.verdict when 'data_fault' then 1 + rule.fault_tolerance else rule.threshold end,
+                until
+            );
+        end if;
+    end loop;
+end
+$$;
+comment on function evaluate_alerts() is
+'Opens, follows and closes efficiency alerts by the newest window of finished hours; called after each refresh';
+
+revoke execute on function
+measure_alert(
+    bigint, text, timestamptz, timestamptz, double precision, double precision, double precision, double precision
+),
+age_alert(bigint, timestamptz, interval),
+evaluate_alerts()
+from public;
+grant execute on function evaluate_alerts(), alert_rule(), judge_pairs(timestamptz, timestamptz) to fleetwatt_service;

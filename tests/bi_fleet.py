@@ -1,0 +1,121 @@
+"""A small fleet for the tests of the schema bi: three finished days and the present hour, and its book."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+from psycopg.types.range import TimestamptzRange
+
+from service.readings import MeterReading, Reading, VehicleReading
+from tests.reckoning import DAY, Book, Session
+from tests.servers import Postgres
+
+START: Final = datetime(2025, 6, 1, tzinfo=UTC)
+END: Final = START + 3 * DAY
+STEP: Final = timedelta(minutes=7)
+# Vehicle, meter, start and end in minutes after midnight: edges within an hour, two in one, exact hours, over
+# midnight. car-3 draws from two meters at once for a while; car-4 never reports.
+DAILY: Final = [
+    ("car-1", "m-1", 497.5, 702.2),
+    ("car-1", "m-1", 785, 800),
+    ("car-1", "m-1", 805, 830),
+    ("car-1", "m-1", 900, 1020),
+    ("car-1", "m-1", 1350, 1575),
+    ("car-3", "m-3", 600, 790),
+    ("car-3", "m-4", 725, 915),
+    ("car-4", "m-5", 300, 333),
+]
+# Of what the meter counts, how much arrives: car-3's charger m-3 is failing.
+YIELD: Final = {"car-1": 0.91, "car-2": 0.88, "car-3": 0.72, "car-5": 0.9}
+
+
+def build(postgres: Postgres, database: str) -> Book:
+    """Store the fleet as the service does, roll up what is finished, and give the book of what is stored."""
+    book = Book()
+    book.sessions.extend(_sessions())
+    book.store(_history())
+    book.store(_present())
+    with psycopg.connect(postgres.url("fleetwatt_service", database)) as connection:
+        store(connection, [*book.meter_rows.values(), *book.vehicle_rows.values()])
+        for session in book.sessions:
+            connection.execute(
+                "insert into charging_session (session_id, vehicle_id, meter_id, during) "
+                "values (%s, %s, %s, %s)",
+                (
+                    session.session_id,
+                    session.vehicle,
+                    session.meter,
+                    TimestamptzRange(session.start, session.end),
+                ),
+            )
+        connection.execute(
+            "insert into vehicle_state select distinct on (vehicle_id) vehicle_id, recorded_at, soc, "
+            "kwh_delivered_dc, battery_temp from vehicle_reading order by vehicle_id, recorded_at desc"
+        )
+        connection.execute(
+            "insert into meter_state select distinct on (meter_id) meter_id, recorded_at, kwh_consumed_ac, "
+            "voltage from meter_reading order by meter_id, recorded_at desc"
+        )
+    refresh(postgres, database)
+    return book
+
+
+def store(connection: psycopg.Connection[Any], readings: list[Reading]) -> None:
+    """Add readings to history."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into meter_reading (meter_id, recorded_at, kwh_consumed_ac, voltage) "
+            "values (%s, %s, %s, %s)",
+            [
+                (row.device_id, row.recorded_at, row.kwh_consumed_ac, row.voltage)
+                for row in readings
+                if isinstance(row, MeterReading)
+            ],
+        )
+        cursor.executemany(
+            "insert into vehicle_reading (vehicle_id, recorded_at, soc, kwh_delivered_dc, battery_temp) "
+            "values (%s, %s, %s, %s, %s)",
+            [
+                (row.device_id, row.recorded_at, row.soc, row.kwh_delivered_dc, row.battery_temp)
+                for row in readings
+                if isinstance(row, VehicleReading)
+            ],
+        )
+
+
+def refresh(postgres: Postgres, database: str) -> None:
+    """Roll up what is finished."""
+    with psycopg.connect(postgres.url("fleetwatt_owner", database), autocommit=True) as connection:
+        connection.execute("call refresh_rollups()")
+
+
+def _sessions() -> Iterator[Session]:
+    yield Session("standing", "car-2", "m-2", START - DAY, None)
+    for day in range(3):
+        midnight = START + day * DAY
+        for number, (vehicle, meter, first, last) in enumerate(DAILY):
+            start, end = (midnight + timedelta(minutes=minutes) for minutes in (first, last))
+            yield Session(f"s-{day}-{number}", vehicle, meter, start, end)
+
+
+def _history() -> Iterator[Reading]:
+    for number in range(3 * 24 * 60 // 7):
+        moment = START + number * STEP
+        for meter in ("m-1", "m-2", "m-3", "m-4", "m-5"):
+            yield MeterReading(meter, moment, 0.4 + number % 37 / 100, 225.0 + number % 11)
+        for vehicle, part in YIELD.items():
+            # Not at the meter's minute: the two know nothing of each other.
+            kwh = part * (0.4 + number % 37 / 100)
+            yield VehicleReading(
+                vehicle, moment + timedelta(minutes=3), float(number % 90), kwh, 18.0 + number % 13 / 2
+            )
+
+
+def _present() -> Iterator[Reading]:
+    now = datetime.now(UTC)
+    for number in range(1, 6):
+        yield MeterReading("m-2", now - number * timedelta(seconds=20), 0.1 * number, 231.0)
+        yield VehicleReading("car-2", now - number * timedelta(seconds=21), 50.0, 0.08 * number, 21.5)

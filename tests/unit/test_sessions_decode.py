@@ -1,0 +1,95 @@
+"""Payloads of sessions/{meterId}: any bytes give a message or a reason, and good ones come out as sent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.sessions.decode import Message, Unusable, decode, meter_of
+from service.sessions.model import derived_id
+from tests.strategies import NOW, RULE, at, device_ids, json_values, pure, rfc3339, timestamps, zones
+
+_NAMES = ["meterId", "sessionId", "vehicleId", "startedAt", "endedAt", "extra"]
+near_messages = st.dictionaries(
+    st.sampled_from(_NAMES), json_values | device_ids | timestamps.map(rfc3339), max_size=6
+)
+
+
+def code(payload: Any, topic: str = "sessions/m-1") -> tuple[str, str | None]:
+    """Give the reason to refuse a payload."""
+    body = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
+    with pytest.raises(Unusable) as caught:
+        decode(topic, body, RULE)
+    assert caught.value.message
+    return caught.value.code, caught.value.field
+
+
+@pure
+@given(st.binary() | near_messages.map(msgspec.json.encode), device_ids)
+def test_any_bytes(payload: bytes, meter: str) -> None:
+    """Whatever comes is a message that can be used, or is refused with a code; nothing else is raised."""
+    try:
+        message = decode(f"sessions/{meter}", payload, RULE)
+    except Unusable as unusable:
+        refused = unusable
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.code
+        assert refused.message
+        return
+    assert message.meter_id == meter
+    assert (message.vehicle_id is None) == (message.started_at is None)
+    assert message.started_at or message.ended_at
+    assert message.session_id is not None or message.started_at is None
+
+
+@pure
+@given(device_ids, device_ids, st.none() | device_ids, timestamps, st.integers(1, 10**6), zones)
+def test_good_messages_come_out_as_sent(
+    meter: str, vehicle: str, session: str | None, start: datetime, seconds: int, zone: Any
+) -> None:
+    """A start, an end and a whole session, in any zone; a start without an id gets the one that follows."""
+    end = (start + timedelta(seconds=seconds)).astimezone(zone)
+    named = {} if session is None else {"sessionId": session}
+    topic = f"sessions/{meter}"
+
+    def read(**fields: Any) -> Message:
+        return decode(topic, msgspec.json.encode(named | fields), RULE)
+
+    own = session or derived_id(vehicle, meter, start)
+    begun = Message(meter_id=meter, session_id=own, vehicle_id=vehicle, started_at=start)
+    assert read(vehicleId=vehicle, startedAt=start) == begun
+    assert read(vehicleId=vehicle, startedAt=start, endedAt=None, meterId=meter, more=[1]) == begun
+    whole = msgspec.structs.replace(begun, ended_at=end)
+    assert read(vehicleId=vehicle, startedAt=start, endedAt=end) == whole
+    over = Message(meter_id=meter, session_id=session, ended_at=end)
+    assert read(endedAt=end) == read(endedAt=end, vehicleId="whoever") == over
+
+
+@pytest.mark.parametrize(
+    "topic", ["sessions/", "sessions/a b", "sessions/" + "x" * 65, "sessions/a/b", "session/a", "sessions/ä"]
+)
+def test_topics_of_no_meter(topic: str) -> None:
+    """A topic that names no meter is refused, whatever the payload."""
+    assert meter_of(topic) is None
+    assert code({"endedAt": rfc3339(NOW)}, topic) == ("unknown_topic", "topic")
+
+
+def test_times() -> None:
+    """A clock may be some minutes ahead, not more; an end lies after its start; a date is on the calendar."""
+    good = {"vehicleId": "v", "startedAt": rfc3339(NOW)}
+    ahead = RULE.window()[1]
+    assert decode("sessions/m", msgspec.json.encode({"endedAt": ahead}), RULE).ended_at == ahead
+    late = ahead + timedelta(microseconds=1)
+    assert code({"endedAt": late}) == ("future_timestamp", "endedAt")
+    assert code(good | {"startedAt": late}) == ("future_timestamp", "startedAt")
+    assert code(good | {"endedAt": rfc3339(NOW)}) == ("out_of_range", "endedAt")
+    assert code(good | {"endedAt": rfc3339(at(-1))}) == ("out_of_range", "endedAt")
+    old = datetime(1899, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert code(good | {"startedAt": old}) == ("out_of_range", "startedAt")

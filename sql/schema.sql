@@ -192,7 +192,6 @@ COMMENT ON FUNCTION public.alert_rule() IS 'The settings that alerts are evaluat
 
 CREATE FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
     AS $$
     select
         case
@@ -209,13 +208,13 @@ CREATE FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_
             whole.ac,
             whole.dc,
             -- Multiplied instead of divided, so that a meter that counts nothing at all needs no case of its own.
-            whole.dc * without_dust(meter_coverage) as lowest_dc,
-            whole.ac * without_dust(vehicle_coverage) as highest_ac,
+            whole.dc * public.without_dust(meter_coverage) as lowest_dc,
+            whole.ac * public.without_dust(vehicle_coverage) as highest_ac,
             whole.ac + whole.dc is not null
             and greatest(kwh_ac, kwh_dc) >= least_kwh
             and meter_coverage >= least_coverage
             and vehicle_coverage >= least_coverage as enough
-        from (select without_dust(kwh_ac) as ac, without_dust(kwh_dc) as dc) as whole
+        from (select public.without_dust(kwh_ac) as ac, public.without_dust(kwh_dc) as dc) as whole
     ) as told
 $$;
 
@@ -1360,6 +1359,27 @@ ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], O
 
 COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) IS 'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
 
+CREATE FUNCTION public.rollup_line() RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+declare
+    line timestamptz := (select min(p.refreshed_until) from rollup_progress as p);
+begin
+    if not isfinite(line) then
+        select least(
+            (select min(m.recorded_at) from meter_reading as m), (select min(v.recorded_at) from vehicle_reading as v)
+        )
+        into line;
+    end if;
+    return line;
+end
+$$;
+
+ALTER FUNCTION public.rollup_line() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.rollup_line() IS 'Up to where both streams are rolled up; before the first refresh, the first reading; for the schema bi';
+
 CREATE FUNCTION public.rollup_work(wanted text) RETURNS TABLE(hour_from timestamp with time zone, hour_to timestamp with time zone, stale_ids bigint[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
@@ -1881,7 +1901,6 @@ COMMENT ON FUNCTION public.window_edges(window_from timestamp with time zone, wi
 
 CREATE FUNCTION public.without_dust(figure double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
     AS $$
     select case when figure < 1e-6 then 0 else figure end
 $$;
@@ -2216,6 +2235,46 @@ COMMENT ON COLUMN public.vehicle_daily_stored.soc_first IS 'First state of charg
 
 COMMENT ON COLUMN public.vehicle_daily_stored.soc_last IS 'Last state of charge, percent';
 
+CREATE VIEW bi.fleet_daily AS
+ SELECT u.day,
+    t.kwh_ac,
+    t.kwh_dc,
+    (t.kwh_ac - t.kwh_dc) AS kwh_lost,
+    (t.kwh_dc / NULLIF(t.kwh_ac, (0)::double precision)) AS efficiency_ratio,
+    t.meter_readings,
+    t.vehicle_readings,
+    t.vehicles
+   FROM (( SELECT m.day
+           FROM public.meter_daily_stored m
+        UNION
+         SELECT v.day
+           FROM public.vehicle_daily_stored v
+        UNION
+         SELECT tail.day
+           FROM (( SELECT public.rollup_line() AS line) p
+             CROSS JOIN LATERAL generate_series(date_bin('1 day'::interval, p.line, '2000-01-01 00:00:00+00'::timestamp with time zone), (now() + '00:05:00'::interval), '24:00:00'::interval) tail(day))) u
+     CROSS JOIN LATERAL public.fleet_totals(ARRAY[u.day, (u.day + '24:00:00'::interval)]) t(place, kwh_ac, kwh_dc, meter_readings, vehicle_readings, vehicles));
+
+ALTER VIEW bi.fleet_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.fleet_daily IS 'What was billed to the whole fleet and what arrived, for each day (UTC) with either; late readings included at once';
+
+COMMENT ON COLUMN bi.fleet_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN bi.fleet_daily.kwh_ac IS 'AC energy billed through sessions, kWh';
+
+COMMENT ON COLUMN bi.fleet_daily.kwh_dc IS 'DC energy that all vehicles reported, kWh';
+
+COMMENT ON COLUMN bi.fleet_daily.kwh_lost IS 'AC less DC, kWh';
+
+COMMENT ON COLUMN bi.fleet_daily.efficiency_ratio IS 'DC / AC; null without AC';
+
+COMMENT ON COLUMN bi.fleet_daily.meter_readings IS 'Readings of meters in sessions';
+
+COMMENT ON COLUMN bi.fleet_daily.vehicle_readings IS 'Readings of vehicles';
+
+COMMENT ON COLUMN bi.fleet_daily.vehicles IS 'Vehicles that drew or reported something';
+
 CREATE TABLE public.vehicle_hourly_stored (
     vehicle_id text NOT NULL COLLATE pg_catalog."C",
     hour timestamp with time zone NOT NULL,
@@ -2259,217 +2318,29 @@ COMMENT ON COLUMN public.vehicle_hourly_stored.soc_first IS 'First state of char
 
 COMMENT ON COLUMN public.vehicle_hourly_stored.soc_last IS 'Last state of charge, percent';
 
-CREATE TABLE public.vehicle_reading (
-    vehicle_id text NOT NULL COLLATE pg_catalog."C",
-    recorded_at timestamp with time zone NOT NULL,
-    soc double precision NOT NULL,
-    kwh_delivered_dc double precision NOT NULL,
-    battery_temp double precision NOT NULL,
-    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT vehicle_reading_battery_temp_check CHECK (((battery_temp >= ('-60'::integer)::double precision) AND (battery_temp <= (150)::double precision))),
-    CONSTRAINT vehicle_reading_kwh_delivered_dc_check CHECK (((kwh_delivered_dc >= (0)::double precision) AND (kwh_delivered_dc <= (1000)::double precision))),
-    CONSTRAINT vehicle_reading_soc_check CHECK (((soc >= (0)::double precision) AND (soc <= (100)::double precision)))
-);
-
-ALTER TABLE public.vehicle_reading OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.vehicle_reading IS 'DC readings of vehicles, one row per vehicle and timestamp; never updated';
-
-COMMENT ON COLUMN public.vehicle_reading.vehicle_id IS 'The vehicle''s id as the device sends it';
-
-COMMENT ON COLUMN public.vehicle_reading.recorded_at IS 'End of the interval, by the device''s clock';
-
-COMMENT ON COLUMN public.vehicle_reading.soc IS 'State of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_reading.kwh_delivered_dc IS 'DC energy that reached the battery in the interval, kWh';
-
-COMMENT ON COLUMN public.vehicle_reading.battery_temp IS 'Battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_reading.ingested_at IS 'Start of the transaction that stored the row';
-
-CREATE VIEW public.vehicle_hourly AS
- SELECT vehicle_hourly_stored.vehicle_id,
-    vehicle_hourly_stored.hour,
-    vehicle_hourly_stored.readings,
-    vehicle_hourly_stored.kwh_dc,
-    vehicle_hourly_stored.kwh_dc_max,
-    vehicle_hourly_stored.battery_temp_sum,
-    vehicle_hourly_stored.battery_temp_min,
-    vehicle_hourly_stored.battery_temp_max,
-    vehicle_hourly_stored.soc_min,
-    vehicle_hourly_stored.soc_max,
-    vehicle_hourly_stored.soc_first,
-    vehicle_hourly_stored.soc_last
-   FROM public.vehicle_hourly_stored
-  WHERE (vehicle_hourly_stored.hour < ( SELECT rollup_progress.refreshed_until
-           FROM public.rollup_progress
-          WHERE (rollup_progress.stream = 'vehicle'::text)))
-UNION ALL
- SELECT vehicle_reading.vehicle_id,
-    public.time_bucket('01:00:00'::interval, vehicle_reading.recorded_at) AS hour,
-    count(*) AS readings,
-    sum(vehicle_reading.kwh_delivered_dc) AS kwh_dc,
-    max(vehicle_reading.kwh_delivered_dc) AS kwh_dc_max,
-    sum(vehicle_reading.battery_temp) AS battery_temp_sum,
-    min(vehicle_reading.battery_temp) AS battery_temp_min,
-    max(vehicle_reading.battery_temp) AS battery_temp_max,
-    min(vehicle_reading.soc) AS soc_min,
-    max(vehicle_reading.soc) AS soc_max,
-    public.first(vehicle_reading.soc, vehicle_reading.recorded_at) AS soc_first,
-    public.last(vehicle_reading.soc, vehicle_reading.recorded_at) AS soc_last
-   FROM public.vehicle_reading
-  WHERE (vehicle_reading.recorded_at >= ( SELECT rollup_progress.refreshed_until
-           FROM public.rollup_progress
-          WHERE (rollup_progress.stream = 'vehicle'::text)))
-  GROUP BY vehicle_reading.vehicle_id, (public.time_bucket('01:00:00'::interval, vehicle_reading.recorded_at));
-
-ALTER VIEW public.vehicle_hourly OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW public.vehicle_hourly IS 'Readings of each vehicle by hour, live tail included; a late reading shows after the next refresh';
-
-COMMENT ON COLUMN public.vehicle_hourly.vehicle_id IS 'The vehicle''s id';
-
-COMMENT ON COLUMN public.vehicle_hourly.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
-
-COMMENT ON COLUMN public.vehicle_hourly.readings IS 'Readings in the hour';
-
-COMMENT ON COLUMN public.vehicle_hourly.kwh_dc IS 'DC energy that reached the battery, kWh';
-
-COMMENT ON COLUMN public.vehicle_hourly.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
-
-COMMENT ON COLUMN public.vehicle_hourly.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
-
-COMMENT ON COLUMN public.vehicle_hourly.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_hourly.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_hourly.soc_min IS 'Lowest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly.soc_max IS 'Highest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly.soc_first IS 'First state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_hourly.soc_last IS 'Last state of charge, percent';
-
-CREATE VIEW public.vehicle_daily AS
- SELECT vehicle_daily_stored.vehicle_id,
-    vehicle_daily_stored.day,
-    vehicle_daily_stored.readings,
-    vehicle_daily_stored.kwh_dc,
-    vehicle_daily_stored.kwh_dc_max,
-    vehicle_daily_stored.battery_temp_sum,
-    vehicle_daily_stored.battery_temp_min,
-    vehicle_daily_stored.battery_temp_max,
-    vehicle_daily_stored.soc_min,
-    vehicle_daily_stored.soc_max,
-    vehicle_daily_stored.soc_first,
-    vehicle_daily_stored.soc_last
-   FROM public.vehicle_daily_stored
-  WHERE (vehicle_daily_stored.day < ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
-           FROM public.rollup_progress
-          WHERE (rollup_progress.stream = 'vehicle'::text)))
-UNION ALL
- SELECT vehicle_hourly.vehicle_id,
-    public.time_bucket('1 day'::interval, vehicle_hourly.hour) AS day,
-    (sum(vehicle_hourly.readings))::bigint AS readings,
-    sum(vehicle_hourly.kwh_dc) AS kwh_dc,
-    max(vehicle_hourly.kwh_dc_max) AS kwh_dc_max,
-    sum(vehicle_hourly.battery_temp_sum) AS battery_temp_sum,
-    min(vehicle_hourly.battery_temp_min) AS battery_temp_min,
-    max(vehicle_hourly.battery_temp_max) AS battery_temp_max,
-    min(vehicle_hourly.soc_min) AS soc_min,
-    max(vehicle_hourly.soc_max) AS soc_max,
-    public.first(vehicle_hourly.soc_first, vehicle_hourly.hour) AS soc_first,
-    public.last(vehicle_hourly.soc_last, vehicle_hourly.hour) AS soc_last
-   FROM public.vehicle_hourly
-  WHERE (vehicle_hourly.hour >= ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
-           FROM public.rollup_progress
-          WHERE (rollup_progress.stream = 'vehicle'::text)))
-  GROUP BY vehicle_hourly.vehicle_id, (public.time_bucket('1 day'::interval, vehicle_hourly.hour));
-
-ALTER VIEW public.vehicle_daily OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW public.vehicle_daily IS 'Readings of each vehicle by day (UTC), live tail included; a late reading shows after the next refresh';
-
-COMMENT ON COLUMN public.vehicle_daily.vehicle_id IS 'The vehicle''s id';
-
-COMMENT ON COLUMN public.vehicle_daily.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
-
-COMMENT ON COLUMN public.vehicle_daily.readings IS 'Readings in the day';
-
-COMMENT ON COLUMN public.vehicle_daily.kwh_dc IS 'DC energy that reached the battery, kWh';
-
-COMMENT ON COLUMN public.vehicle_daily.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
-
-COMMENT ON COLUMN public.vehicle_daily.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
-
-COMMENT ON COLUMN public.vehicle_daily.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_daily.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
-
-COMMENT ON COLUMN public.vehicle_daily.soc_min IS 'Lowest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_daily.soc_max IS 'Highest state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_daily.soc_first IS 'First state of charge, percent';
-
-COMMENT ON COLUMN public.vehicle_daily.soc_last IS 'Last state of charge, percent';
-
-CREATE VIEW bi.fleet_daily AS
- SELECT u.day,
-    COALESCE(t.kwh_ac, (0)::double precision) AS kwh_ac,
-    COALESCE(t.kwh_dc, (0)::double precision) AS kwh_dc,
-    (COALESCE(t.kwh_ac, (0)::double precision) - COALESCE(t.kwh_dc, (0)::double precision)) AS kwh_lost,
-    (t.kwh_dc / NULLIF(t.kwh_ac, (0)::double precision)) AS efficiency_ratio,
-    COALESCE(t.meter_readings, (0)::bigint) AS meter_readings,
-    COALESCE(t.vehicle_readings, (0)::bigint) AS vehicle_readings,
-    COALESCE(t.vehicles, (0)::bigint) AS vehicles
-   FROM (( SELECT m.day
-           FROM public.meter_daily m
-        UNION
-         SELECT v.day
-           FROM public.vehicle_daily v) u
-     LEFT JOIN LATERAL public.fleet_totals(ARRAY[u.day, (u.day + '24:00:00'::interval)]) t(place, kwh_ac, kwh_dc, meter_readings, vehicle_readings, vehicles) ON (true));
-
-ALTER VIEW bi.fleet_daily OWNER TO fleetwatt_owner;
-
-COMMENT ON VIEW bi.fleet_daily IS 'What was billed to the whole fleet and what arrived, by day (UTC); late readings included at once';
-
-COMMENT ON COLUMN bi.fleet_daily.day IS 'Start of the day, UTC';
-
-COMMENT ON COLUMN bi.fleet_daily.kwh_ac IS 'AC energy billed through sessions, kWh';
-
-COMMENT ON COLUMN bi.fleet_daily.kwh_dc IS 'DC energy that all vehicles reported, kWh';
-
-COMMENT ON COLUMN bi.fleet_daily.kwh_lost IS 'AC less DC, kWh';
-
-COMMENT ON COLUMN bi.fleet_daily.efficiency_ratio IS 'DC / AC; null without AC';
-
-COMMENT ON COLUMN bi.fleet_daily.meter_readings IS 'Readings of meters in sessions';
-
-COMMENT ON COLUMN bi.fleet_daily.vehicle_readings IS 'Readings of vehicles';
-
-COMMENT ON COLUMN bi.fleet_daily.vehicles IS 'Vehicles that drew or reported something';
-
 CREATE VIEW bi.fleet_hourly AS
  SELECT u.hour,
-    COALESCE(t.kwh_ac, (0)::double precision) AS kwh_ac,
-    COALESCE(t.kwh_dc, (0)::double precision) AS kwh_dc,
-    (COALESCE(t.kwh_ac, (0)::double precision) - COALESCE(t.kwh_dc, (0)::double precision)) AS kwh_lost,
+    t.kwh_ac,
+    t.kwh_dc,
+    (t.kwh_ac - t.kwh_dc) AS kwh_lost,
     (t.kwh_dc / NULLIF(t.kwh_ac, (0)::double precision)) AS efficiency_ratio,
-    COALESCE(t.meter_readings, (0)::bigint) AS meter_readings,
-    COALESCE(t.vehicle_readings, (0)::bigint) AS vehicle_readings,
-    COALESCE(t.vehicles, (0)::bigint) AS vehicles
+    t.meter_readings,
+    t.vehicle_readings,
+    t.vehicles
    FROM (( SELECT m.hour
-           FROM public.meter_hourly m
+           FROM public.meter_hourly_stored m
         UNION
          SELECT v.hour
-           FROM public.vehicle_hourly v) u
-     LEFT JOIN LATERAL public.fleet_totals(ARRAY[u.hour, (u.hour + '01:00:00'::interval)]) t(place, kwh_ac, kwh_dc, meter_readings, vehicle_readings, vehicles) ON (true));
+           FROM public.vehicle_hourly_stored v
+        UNION
+         SELECT tail.hour
+           FROM (( SELECT public.rollup_line() AS line) p
+             CROSS JOIN LATERAL generate_series(date_bin('01:00:00'::interval, p.line, '2000-01-01 00:00:00+00'::timestamp with time zone), (now() + '00:05:00'::interval), '01:00:00'::interval) tail(hour))) u
+     CROSS JOIN LATERAL public.fleet_totals(ARRAY[u.hour, (u.hour + '01:00:00'::interval)]) t(place, kwh_ac, kwh_dc, meter_readings, vehicle_readings, vehicles));
 
 ALTER VIEW bi.fleet_hourly OWNER TO fleetwatt_owner;
 
-COMMENT ON VIEW bi.fleet_hourly IS 'What was billed to the whole fleet and what arrived, by hour; late readings included at once';
+COMMENT ON VIEW bi.fleet_hourly IS 'What was billed to the whole fleet and what arrived, for each hour with either; late readings included at once';
 
 COMMENT ON COLUMN bi.fleet_hourly.hour IS 'Start of the hour, UTC';
 
@@ -2710,6 +2581,162 @@ COMMENT ON COLUMN bi.sessions.is_open IS 'Whether the session has no end yet';
 COMMENT ON COLUMN bi.sessions.duration_h IS 'Length in hours; of an open session, so far';
 
 COMMENT ON COLUMN bi.sessions.updated_at IS 'When the session was last changed';
+
+CREATE TABLE public.vehicle_reading (
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    recorded_at timestamp with time zone NOT NULL,
+    soc double precision NOT NULL,
+    kwh_delivered_dc double precision NOT NULL,
+    battery_temp double precision NOT NULL,
+    ingested_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT vehicle_reading_battery_temp_check CHECK (((battery_temp >= ('-60'::integer)::double precision) AND (battery_temp <= (150)::double precision))),
+    CONSTRAINT vehicle_reading_kwh_delivered_dc_check CHECK (((kwh_delivered_dc >= (0)::double precision) AND (kwh_delivered_dc <= (1000)::double precision))),
+    CONSTRAINT vehicle_reading_soc_check CHECK (((soc >= (0)::double precision) AND (soc <= (100)::double precision)))
+);
+
+ALTER TABLE public.vehicle_reading OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.vehicle_reading IS 'DC readings of vehicles, one row per vehicle and timestamp; never updated';
+
+COMMENT ON COLUMN public.vehicle_reading.vehicle_id IS 'The vehicle''s id as the device sends it';
+
+COMMENT ON COLUMN public.vehicle_reading.recorded_at IS 'End of the interval, by the device''s clock';
+
+COMMENT ON COLUMN public.vehicle_reading.soc IS 'State of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_reading.kwh_delivered_dc IS 'DC energy that reached the battery in the interval, kWh';
+
+COMMENT ON COLUMN public.vehicle_reading.battery_temp IS 'Battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_reading.ingested_at IS 'Start of the transaction that stored the row';
+
+CREATE VIEW public.vehicle_hourly AS
+ SELECT vehicle_hourly_stored.vehicle_id,
+    vehicle_hourly_stored.hour,
+    vehicle_hourly_stored.readings,
+    vehicle_hourly_stored.kwh_dc,
+    vehicle_hourly_stored.kwh_dc_max,
+    vehicle_hourly_stored.battery_temp_sum,
+    vehicle_hourly_stored.battery_temp_min,
+    vehicle_hourly_stored.battery_temp_max,
+    vehicle_hourly_stored.soc_min,
+    vehicle_hourly_stored.soc_max,
+    vehicle_hourly_stored.soc_first,
+    vehicle_hourly_stored.soc_last
+   FROM public.vehicle_hourly_stored
+  WHERE (vehicle_hourly_stored.hour < ( SELECT rollup_progress.refreshed_until
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+UNION ALL
+ SELECT vehicle_reading.vehicle_id,
+    public.time_bucket('01:00:00'::interval, vehicle_reading.recorded_at) AS hour,
+    count(*) AS readings,
+    sum(vehicle_reading.kwh_delivered_dc) AS kwh_dc,
+    max(vehicle_reading.kwh_delivered_dc) AS kwh_dc_max,
+    sum(vehicle_reading.battery_temp) AS battery_temp_sum,
+    min(vehicle_reading.battery_temp) AS battery_temp_min,
+    max(vehicle_reading.battery_temp) AS battery_temp_max,
+    min(vehicle_reading.soc) AS soc_min,
+    max(vehicle_reading.soc) AS soc_max,
+    public.first(vehicle_reading.soc, vehicle_reading.recorded_at) AS soc_first,
+    public.last(vehicle_reading.soc, vehicle_reading.recorded_at) AS soc_last
+   FROM public.vehicle_reading
+  WHERE (vehicle_reading.recorded_at >= ( SELECT rollup_progress.refreshed_until
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+  GROUP BY vehicle_reading.vehicle_id, (public.time_bucket('01:00:00'::interval, vehicle_reading.recorded_at));
+
+ALTER VIEW public.vehicle_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.vehicle_hourly IS 'Readings of each vehicle by hour, live tail included; a late reading shows after the next refresh';
+
+COMMENT ON COLUMN public.vehicle_hourly.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_hourly.hour IS 'Start of the hour, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_hourly.readings IS 'Readings in the hour';
+
+COMMENT ON COLUMN public.vehicle_hourly.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_hourly.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_hourly.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_hourly.soc_last IS 'Last state of charge, percent';
+
+CREATE VIEW public.vehicle_daily AS
+ SELECT vehicle_daily_stored.vehicle_id,
+    vehicle_daily_stored.day,
+    vehicle_daily_stored.readings,
+    vehicle_daily_stored.kwh_dc,
+    vehicle_daily_stored.kwh_dc_max,
+    vehicle_daily_stored.battery_temp_sum,
+    vehicle_daily_stored.battery_temp_min,
+    vehicle_daily_stored.battery_temp_max,
+    vehicle_daily_stored.soc_min,
+    vehicle_daily_stored.soc_max,
+    vehicle_daily_stored.soc_first,
+    vehicle_daily_stored.soc_last
+   FROM public.vehicle_daily_stored
+  WHERE (vehicle_daily_stored.day < ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+UNION ALL
+ SELECT vehicle_hourly.vehicle_id,
+    public.time_bucket('1 day'::interval, vehicle_hourly.hour) AS day,
+    (sum(vehicle_hourly.readings))::bigint AS readings,
+    sum(vehicle_hourly.kwh_dc) AS kwh_dc,
+    max(vehicle_hourly.kwh_dc_max) AS kwh_dc_max,
+    sum(vehicle_hourly.battery_temp_sum) AS battery_temp_sum,
+    min(vehicle_hourly.battery_temp_min) AS battery_temp_min,
+    max(vehicle_hourly.battery_temp_max) AS battery_temp_max,
+    min(vehicle_hourly.soc_min) AS soc_min,
+    max(vehicle_hourly.soc_max) AS soc_max,
+    public.first(vehicle_hourly.soc_first, vehicle_hourly.hour) AS soc_first,
+    public.last(vehicle_hourly.soc_last, vehicle_hourly.hour) AS soc_last
+   FROM public.vehicle_hourly
+  WHERE (vehicle_hourly.hour >= ( SELECT public.time_bucket('1 day'::interval, rollup_progress.refreshed_until) AS time_bucket
+           FROM public.rollup_progress
+          WHERE (rollup_progress.stream = 'vehicle'::text)))
+  GROUP BY vehicle_hourly.vehicle_id, (public.time_bucket('1 day'::interval, vehicle_hourly.hour));
+
+ALTER VIEW public.vehicle_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW public.vehicle_daily IS 'Readings of each vehicle by day (UTC), live tail included; a late reading shows after the next refresh';
+
+COMMENT ON COLUMN public.vehicle_daily.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.vehicle_daily.day IS 'Start of the day, UTC; readings count by their timestamp, the end of their interval';
+
+COMMENT ON COLUMN public.vehicle_daily.readings IS 'Readings in the day';
+
+COMMENT ON COLUMN public.vehicle_daily.kwh_dc IS 'DC energy that reached the battery, kWh';
+
+COMMENT ON COLUMN public.vehicle_daily.kwh_dc_max IS 'Largest DC energy of one reading, kWh';
+
+COMMENT ON COLUMN public.vehicle_daily.battery_temp_sum IS 'Sum of the battery temperatures, degrees Celsius; divide by readings';
+
+COMMENT ON COLUMN public.vehicle_daily.battery_temp_min IS 'Lowest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_daily.battery_temp_max IS 'Highest battery temperature, degrees Celsius';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_min IS 'Lowest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_max IS 'Highest state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_first IS 'First state of charge, percent';
+
+COMMENT ON COLUMN public.vehicle_daily.soc_last IS 'Last state of charge, percent';
 
 CREATE VIEW bi.vehicle_daily AS
  SELECT vehicle_id,
@@ -3558,6 +3585,9 @@ GRANT ALL ON FUNCTION public.refuse_session_message(refused public.session_messa
 REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.rollup_line() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rollup_line() TO fleetwatt_bi;
+
 REVOKE ALL ON FUNCTION public.rollup_work(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rollup_work(wanted text) TO fleetwatt_service;
 
@@ -3626,15 +3656,9 @@ GRANT SELECT ON TABLE bi.charger_efficiency_hourly TO fleetwatt_bi;
 
 GRANT SELECT ON TABLE public.vehicle_daily_stored TO fleetwatt_service;
 
-GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
-
-GRANT SELECT,INSERT ON TABLE public.vehicle_reading TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.vehicle_hourly TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.vehicle_daily TO fleetwatt_service;
-
 GRANT SELECT ON TABLE bi.fleet_daily TO fleetwatt_bi;
+
+GRANT SELECT ON TABLE public.vehicle_hourly_stored TO fleetwatt_service;
 
 GRANT SELECT ON TABLE bi.fleet_hourly TO fleetwatt_bi;
 
@@ -3653,6 +3677,12 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.vehicle_state TO fleetwatt_service;
 GRANT SELECT ON TABLE bi.rollup_freshness TO fleetwatt_bi;
 
 GRANT SELECT ON TABLE bi.sessions TO fleetwatt_bi;
+
+GRANT SELECT,INSERT ON TABLE public.vehicle_reading TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_hourly TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.vehicle_daily TO fleetwatt_service;
 
 GRANT SELECT ON TABLE bi.vehicle_daily TO fleetwatt_bi;
 

@@ -77,12 +77,6 @@ async def charge(
     )
 
 
-async def late(owner: Owner, *hours: datetime) -> None:
-    """Say, as a writer does, that readings came late for some hours."""
-    for stream in ("meter", "vehicle"):
-        await owner.execute("select log_stale_hours(%s, %s)", ([stream] * len(hours), list(hours)))
-
-
 async def settings(owner: Owner, **values: float) -> None:
     """Set what the database evaluates by."""
     await owner.execute(
@@ -103,7 +97,11 @@ async def told(owner: Owner) -> list[tuple[str, str, str, str | None]]:
 
 
 async def put_alert(owner: Owner, vehicle_id: str = "v-1", meter_id: str = "m-1", **values: Any) -> int:
-    """Write an open alert as the database itself would; give its id."""
+    """Write an open alert as the database itself would; give its id.
+
+    No readings stand behind it, so evaluating is switched off; the tests' processes must not switch it on.
+    """
+    await settings(owner, alerts=0)
     row = {"kind": "low_efficiency", "ratio": 0.7, "opened_at": datetime.now(UTC)} | values
     cursor = await owner.execute(_PUT_ALERT, {"vehicle_id": vehicle_id, "meter_id": meter_id, **row})
     [stored] = await cursor.fetchall()

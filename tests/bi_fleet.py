@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -28,7 +30,7 @@ DAILY: Final = [
     ("car-3", "m-4", 725, 915),
     ("car-4", "m-5", 300, 333),
 ]
-# Of what the meter counts, how much arrives: car-3's charger m-3 is failing.
+# Of what the meter counts, how much arrives: car-3's chargers are failing.
 YIELD: Final = {"car-1": 0.91, "car-2": 0.88, "car-3": 0.72, "car-5": 0.9}
 
 
@@ -119,3 +121,34 @@ def _present() -> Iterator[Reading]:
     for number in range(1, 6):
         yield MeterReading("m-2", now - number * timedelta(seconds=20), 0.1 * number, 231.0)
         yield VehicleReading("car-2", now - number * timedelta(seconds=21), 50.0, 0.08 * number, 21.5)
+
+
+def figures(ac: list[float], dc: list[float]) -> tuple[Any, ...]:
+    """Give the columns that every view of efficiency has."""
+    kwh_ac, kwh_dc = math.fsum(ac), math.fsum(dc)
+    return kwh_ac, kwh_dc, kwh_ac - kwh_dc, kwh_dc / kwh_ac if ac else None, len(ac), len(dc)
+
+
+def by_vehicle(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
+    """Give the figures of each vehicle and window in which anything was counted."""
+    ac, dc = defaultdict(list), defaultdict(list)
+    for (place, vehicle, _), kwh in book.billed(edges).items():
+        ac[vehicle, edges[place - 1]].extend(kwh)
+    for (place, vehicle), rows in book.delivered(edges).items():
+        dc[vehicle, edges[place - 1]].extend(row.kwh_delivered_dc for row in rows)
+    return {key: figures(ac[key], dc[key]) for key in {*ac, *dc}}
+
+
+def of_fleet(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
+    """Give the figures of the fleet and the number of vehicles, for each window that holds a reading."""
+    ac, dc, who = defaultdict(list), defaultdict(list), defaultdict(set)
+    for (place, vehicle, _), kwh in book.billed(edges).items():
+        ac[place].extend(kwh)
+        who[place].add(vehicle)
+    for (place, vehicle), rows in book.delivered(edges).items():
+        dc[place].extend(row.kwh_delivered_dc for row in rows)
+        who[place].add(vehicle)
+    return {
+        ("fleet", edges[place - 1]): (*figures(ac[place], dc[place]), len(who[place]))
+        for place in range(1, len(edges))
+    }

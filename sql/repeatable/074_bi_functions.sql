@@ -169,7 +169,32 @@ as $$
 $$;
 comment on function fleet_totals(timestamptz[]) is
 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window; for the schema bi';
-grant execute on function fleet_totals(timestamptz[]) to fleetwatt_bi;
+
+-- Up to where both streams are rolled up. Before the first refresh nothing is, and the readings tell where they begin.
+create or replace function rollup_line()
+returns timestamptz
+language plpgsql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, public
+as $$
+declare
+    line timestamptz := (select min(p.refreshed_until) from rollup_progress as p);
+begin
+    if not isfinite(line) then
+        select least(
+            (select min(m.recorded_at) from meter_reading as m), (select min(v.recorded_at) from vehicle_reading as v)
+        )
+        into line;
+    end if;
+    return line;
+end
+$$;
+comment on function rollup_line() is
+'Up to where both streams are rolled up; before the first refresh, the first reading; for the schema bi';
+
+grant execute on function fleet_totals(timestamptz[]), rollup_line() to fleetwatt_bi;
 
 create or replace function bi.fleet_performance(window_from timestamptz, window_to timestamptz)
 returns table (

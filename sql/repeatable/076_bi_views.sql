@@ -133,27 +133,34 @@ comment on column bi.charger_efficiency_daily.efficiency_ratio is 'DC / AC; null
 comment on column bi.charger_efficiency_daily.meter_readings is 'Readings of the meter while connected';
 comment on column bi.charger_efficiency_daily.vehicle_readings is 'Readings of the connected vehicle';
 
--- One exact answer of the fleet for each hour in which anything was reported: a filter on the hour leaves the rest out.
+-- What is rolled up says which hours there are; since then, the clock does.
 create or replace view bi.fleet_hourly as
 select
     u.hour,
-    coalesce(t.kwh_ac, 0) as kwh_ac,
-    coalesce(t.kwh_dc, 0) as kwh_dc,
-    coalesce(t.kwh_ac, 0) - coalesce(t.kwh_dc, 0) as kwh_lost,
+    t.kwh_ac,
+    t.kwh_dc,
+    t.kwh_ac - t.kwh_dc as kwh_lost,
     t.kwh_dc / nullif(t.kwh_ac, 0) as efficiency_ratio,
-    coalesce(t.meter_readings, 0) as meter_readings,
-    coalesce(t.vehicle_readings, 0) as vehicle_readings,
-    coalesce(t.vehicles, 0) as vehicles
+    t.meter_readings,
+    t.vehicle_readings,
+    t.vehicles
 from (
     select m.hour
-    from meter_hourly as m
+    from meter_hourly_stored as m
     union
     select v.hour
-    from vehicle_hourly as v
+    from vehicle_hourly_stored as v
+    union
+    select tail.hour
+    from (select rollup_line() as line) as p
+    cross join
+        lateral generate_series(
+            date_bin('1 hour', p.line, '2000-01-01 00:00+00'), now() + interval '5 minutes', interval '1 hour'
+        ) as tail (hour)
 ) as u
-left join lateral public.fleet_totals(array[u.hour, u.hour + interval '1 hour']) as t on true;
+cross join lateral public.fleet_totals(array[u.hour, u.hour + interval '1 hour']) as t;
 comment on view bi.fleet_hourly is
-'What was billed to the whole fleet and what arrived, by hour; late readings included at once';
+'What was billed to the whole fleet and what arrived, for each hour with either; late readings included at once';
 comment on column bi.fleet_hourly.hour is 'Start of the hour, UTC';
 comment on column bi.fleet_hourly.kwh_ac is 'AC energy billed through sessions, kWh';
 comment on column bi.fleet_hourly.kwh_dc is 'DC energy that all vehicles reported, kWh';
@@ -163,27 +170,33 @@ comment on column bi.fleet_hourly.meter_readings is 'Readings of meters in sessi
 comment on column bi.fleet_hourly.vehicle_readings is 'Readings of vehicles';
 comment on column bi.fleet_hourly.vehicles is 'Vehicles that drew or reported something';
 
--- One exact answer of the fleet for each day in which anything was reported: a filter on the day leaves the rest out.
 create or replace view bi.fleet_daily as
 select
     u.day,
-    coalesce(t.kwh_ac, 0) as kwh_ac,
-    coalesce(t.kwh_dc, 0) as kwh_dc,
-    coalesce(t.kwh_ac, 0) - coalesce(t.kwh_dc, 0) as kwh_lost,
+    t.kwh_ac,
+    t.kwh_dc,
+    t.kwh_ac - t.kwh_dc as kwh_lost,
     t.kwh_dc / nullif(t.kwh_ac, 0) as efficiency_ratio,
-    coalesce(t.meter_readings, 0) as meter_readings,
-    coalesce(t.vehicle_readings, 0) as vehicle_readings,
-    coalesce(t.vehicles, 0) as vehicles
+    t.meter_readings,
+    t.vehicle_readings,
+    t.vehicles
 from (
     select m.day
-    from meter_daily as m
+    from meter_daily_stored as m
     union
     select v.day
-    from vehicle_daily as v
+    from vehicle_daily_stored as v
+    union
+    select tail.day
+    from (select rollup_line() as line) as p
+    cross join
+        lateral generate_series(
+            date_bin('1 day', p.line, '2000-01-01 00:00+00'), now() + interval '5 minutes', interval '24 hours'
+        ) as tail (day)
 ) as u
-left join lateral public.fleet_totals(array[u.day, u.day + interval '24 hours']) as t on true;
+cross join lateral public.fleet_totals(array[u.day, u.day + interval '24 hours']) as t;
 comment on view bi.fleet_daily is
-'What was billed to the whole fleet and what arrived, by day (UTC); late readings included at once';
+'What was billed to the whole fleet and what arrived, for each day (UTC) with either; late readings included at once';
 comment on column bi.fleet_daily.day is 'Start of the day, UTC';
 comment on column bi.fleet_daily.kwh_ac is 'AC energy billed through sessions, kWh';
 comment on column bi.fleet_daily.kwh_dc is 'DC energy that all vehicles reported, kWh';

@@ -7,6 +7,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.settings import Settings
@@ -15,6 +16,12 @@ from tests.alert_receivers import PATIENCE_S
 from tests.strategies import NOW, Api, Owner, problem, serving
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Give settings of a service that leaves alerts as the tests write them."""
+    return msgspec.structs.replace(settings, alerts=False)
 
 
 async def listed(api: Api, query: str = "") -> list[int]:

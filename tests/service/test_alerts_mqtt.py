@@ -38,7 +38,7 @@ def vehicle(database: str, edition: str) -> str:
 @pytest.fixture
 def quick(mqtt_settings: Settings) -> Settings:
     """Give settings with a broker and the pauses of a test."""
-    return msgspec.structs.replace(mqtt_settings, alert_poll_s=0.1)
+    return msgspec.structs.replace(mqtt_settings, alert_poll_s=0.1, alerts=False)
 
 
 @contextmanager
@@ -127,7 +127,7 @@ async def test_a_dead_webhook_holds_up_nothing(
             for number in range(20):
                 await put_alert(owner, f"{vehicle}-{number}")
             await until(owner, f"webhook_state = 'pending' and {SAID}", 20)
-            await eventually(lambda: len(receiver.requests) > 1)
+            await eventually(lambda: bool(receiver.requests))
     assert (await retained(broker_port, f"{vehicle}-19"))[1]["alerts"]
 
 

@@ -22,6 +22,7 @@ from service.settings import Settings
 from tests.answers import made_of, wrong_edges, wrong_rollups, wrong_windows
 from tests.histories import Correct, History, LocalDays, Plug, Refresh, Store, Told, Trail
 from tests.reckoning import HOUR, Book, Session, bin_of
+from tests.snapshots import finish_hours
 from tests.strategies import against_a_database, decoded, histories
 
 # A busy machine takes its time.
@@ -110,11 +111,7 @@ class Engine:
 
     def refresh(self, until: datetime) -> None:
         """Refresh as if the hours up to a moment were finished; none that is finished opens again."""
-        self.owner.execute(
-            "select apply_settings(array['rollup_settle_s'], "
-            "array[extract(epoch from now() - %s::timestamptz - interval '30 minutes')::float8])",
-            (bin_of(until, HOUR),),
-        )
+        finish_hours(self.owner, bin_of(until, HOUR))
         self.owner.execute("call refresh_rollups()")
         left = self.owner.execute(
             "select (select count(*) from rollup_stale), min(refreshed_until) >= %s from rollup_progress",

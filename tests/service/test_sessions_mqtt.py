@@ -37,8 +37,10 @@ ready = test_mqtt.ready
 STORED: Final = "select count(*) as n from charging_session"
 ENDED: Final = "select count(*) as n from charging_session where not upper_inf(during)"
 WAITING: Final = "select count(*) as n from session_message where ended_session is null"
+# Other work of a worker may wait for the table as well.
 BLOCKED: Final = (
-    "select count(*) as n from pg_locks where not granted and relation = 'charging_session'::regclass"
+    "select a.pid from pg_stat_activity as a join pg_locks as l on a.pid = l.pid "
+    "where not l.granted and a.query like '%take_session_message%' and a.datname = %s"
 )
 
 
@@ -176,6 +178,17 @@ async def test_a_worker_that_was_away_has_old_messages(
     assert await rows(owner, test_mqtt.LETTERS) == [{"n": 0}]
 
 
+async def until_blocked(postgres: Postgres, database: str) -> int:
+    """Wait until a message is held up by a lock; give the process that handles it."""
+    async with asyncio.timeout(test_mqtt.PATIENCE_S):
+        with postgres.admin() as admin:
+            while not (found := admin.execute(BLOCKED, (database,)).fetchone()):
+                await asyncio.sleep(0.02)
+    [pid] = found
+    assert isinstance(pid, int)
+    return pid
+
+
 @pytest.mark.parametrize("committed", [False, True], ids=["before-the-commit", "after-the-commit"])
 async def test_a_killed_worker_has_acknowledged_nothing(
     mqtt_settings: Settings,
@@ -183,21 +196,20 @@ async def test_a_killed_worker_has_acknowledged_nothing(
     owner: Owner,
     ready: socket.socket,
     postgres: Postgres,
+    database: str,
     committed: bool,
 ) -> None:
     """Killed before it acknowledged, it leaves its messages to the next worker: stored once either way."""
     async with worker_process(mqtt_settings, ready) as worker, owner.transaction():
         await owner.execute("lock table charging_session in access exclusive mode")
         await publish(broker_port, "sessions/m-1", start(0), end(30))
-        await eventually(owner, BLOCKED, 1)
+        handler = await until_blocked(postgres, database)
         worker.send_signal(signal.SIGKILL)
         await worker.wait()
         if not committed:
             # Else the statement that is under way goes on without its client.
             with postgres.admin() as admin:
-                admin.execute(
-                    "select pg_terminate_backend(l.pid, 10000) from pg_locks as l where not l.granted"
-                )
+                admin.execute("select pg_terminate_backend(%s, 10000)", (handler,))
     if committed:
         await eventually(owner, STORED, 1)
     else:

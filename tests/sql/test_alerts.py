@@ -12,7 +12,7 @@ from psycopg import errors
 
 from service.alerts.rules import database_settings
 from service.settings import Settings
-from tests.alert_data import alerts, charge, evaluate, late, refresh, settings, told
+from tests.alert_data import alerts, charge, evaluate, refresh, settings, told
 from tests.servers import Postgres
 from tests.strategies import Owner, rows
 
@@ -243,12 +243,10 @@ async def test_late_readings(owner: Owner, now: datetime) -> None:
     await refresh(owner)
     assert await told(owner) == []
     await charge(owner, start, ratio=0.7, meter_share=0, session=False)
-    await late(owner, start)
     await refresh(owner)
     assert await told(owner) == [LOW]
     # A second, sound charge of the same pair was kept back by its devices.
     await charge(owner, start - 5 * HOUR, ratio=0.95, hours=5)
-    await late(owner, *(start - hour * HOUR for hour in range(1, 6)))
     await refresh(owner)
     assert await told(owner) == [("v-1", "m-1", "low_efficiency", "recovered")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from psycopg import errors
 
 from service.readings import MeterReading, VehicleReading
 from tests import bi_fleet
-from tests.bi_fleet import END, START
+from tests.bi_fleet import END, START, by_vehicle, of_fleet
 from tests.reckoning import DAY, HOUR, Book, bin_of, differences, meter_rollup, vehicle_rollup
 from tests.servers import Postgres
 
@@ -52,37 +51,6 @@ def edges_of(book: Book, width: timedelta) -> list[datetime]:
     moments = [key[1] for key in (*book.meter_rows, *book.vehicle_rows)]
     starts = {bin_of(moment, width) for moment in moments}
     return sorted(starts | {start + width for start in starts})
-
-
-def figures(ac: list[float], dc: list[float]) -> tuple[Any, ...]:
-    """Give the columns that every view of efficiency has."""
-    kwh_ac, kwh_dc = math.fsum(ac), math.fsum(dc)
-    return kwh_ac, kwh_dc, kwh_ac - kwh_dc, kwh_dc / kwh_ac if ac else None, len(ac), len(dc)
-
-
-def by_vehicle(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
-    """Give the figures of each vehicle and window in which anything was counted."""
-    ac, dc = defaultdict(list), defaultdict(list)
-    for (place, vehicle, _), kwh in book.billed(edges).items():
-        ac[vehicle, edges[place - 1]].extend(kwh)
-    for (place, vehicle), rows in book.delivered(edges).items():
-        dc[vehicle, edges[place - 1]].extend(row.kwh_delivered_dc for row in rows)
-    return {key: figures(ac[key], dc[key]) for key in {*ac, *dc}}
-
-
-def of_fleet(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
-    """Give the figures of the fleet and the number of vehicles, for each window that holds a reading."""
-    ac, dc, who = defaultdict(list), defaultdict(list), defaultdict(set)
-    for (place, vehicle, _), kwh in book.billed(edges).items():
-        ac[place].extend(kwh)
-        who[place].add(vehicle)
-    for (place, vehicle), rows in book.delivered(edges).items():
-        dc[place].extend(row.kwh_delivered_dc for row in rows)
-        who[place].add(vehicle)
-    return {
-        ("fleet", edges[place - 1]): (*figures(ac[place], dc[place]), len(who[place]))
-        for place in range(1, len(edges))
-    }
 
 
 @pytest.mark.parametrize("unit", WIDTHS)

@@ -971,6 +971,10 @@ begin
     perform pg_advisory_xact_lock_shared(1718383735, 1);
     -- A statement of its own: its snapshot is taken when the lock is held.
     select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- Its snapshot is older than the lock. What is logged too soon waits until its hour is closed.
+        line := 'infinity';
+    end if;
     if (select min(t.recorded_at) from touched as t) < line then
         insert into rollup_stale (stream, hour)
         select distinct tg_argv[0], time_bucket('1 hour', t.recorded_at)
@@ -1100,6 +1104,23 @@ ALTER FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp wit
 
 COMMENT ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) IS 'AC energy (kWh) and readings of one meter in [from, to), by hour, from the raw rows; for views of the schema bi';
 
+CREATE FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    insert into rollup_chunk (stream, chunk_name, range_start, range_end)
+    select wanted, c.chunk_name, c.range_start, c.range_end
+    from timescaledb_information.chunks as c
+    where
+        c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+        and c.range_start < hour_to and c.range_end > hour_from
+    on conflict do nothing
+$$;
+
+ALTER FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Notes the chunks that the hours [from, to) of a stream are rolled up from; a step of refresh_rollups';
+
 CREATE FUNCTION public.note_refresh() RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
@@ -1181,56 +1202,22 @@ ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_t
 COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) IS 'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
 
 CREATE FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS boolean
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public'
-    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
-declare
-    chunk record;
-begin
-    select
-        count(*) as number,
-        min(c.range_start) filter (where c.chunk_creation_time >= c.range_end) as young_from,
-        max(c.range_end) filter (where c.chunk_creation_time >= c.range_end) as young_to
-    into chunk
-    from timescaledb_information.chunks as c
-    where
-        c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
-        and c.range_start < hour_to and c.range_end > hour_from;
-    if chunk.number = 0 then
-        return true;
-    elsif chunk.young_from is null then
-        return false;
-    elsif wanted = 'meter' then
-        return exists (
-            select
-            from meter_hourly_stored as s
-            left join (
-                select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-                from meter_reading as r
-                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
-                group by 1, 2
-            ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
-            where
-                s.hour >= chunk.young_from and s.hour < chunk.young_to
-                and s.readings > coalesce(raw.readings, 0)
-        );
-    else
-        return exists (
-            select
-            from vehicle_hourly_stored as s
-            left join (
-                select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-                from vehicle_reading as r
-                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
-                group by 1, 2
-            ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
-            where
-                s.hour >= chunk.young_from and s.hour < chunk.young_to
-                and s.readings > coalesce(raw.readings, 0)
-        );
-    end if;
-end
+    select exists (
+        select
+        from rollup_chunk as r
+        where
+            r.stream = wanted and r.range_start < hour_to and r.range_end > hour_from
+            and not exists (
+                select
+                from timescaledb_information.chunks as c
+                where
+                    c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+                    and c.chunk_name = r.chunk_name
+            )
+    )
 $$;
 
 ALTER FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
@@ -1310,6 +1297,7 @@ begin
         kept := public.raw_is_gone(wanted, hour_from, hour_to);
     end if;
     if hour_from < hour_to and not kept then
+        perform public.note_chunks(wanted, hour_from, hour_to);
         call public.materialize_hours(wanted, hour_from, hour_to);
     end if;
     perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
@@ -3217,6 +3205,26 @@ COMMENT ON COLUMN public.ingest_minute.lag_s_sum IS 'Sum of these lags (time of 
 
 COMMENT ON COLUMN public.ingest_minute.lag_s_max IS 'Largest of these lags, s';
 
+CREATE TABLE public.rollup_chunk (
+    stream text NOT NULL COLLATE pg_catalog."C",
+    chunk_name text NOT NULL COLLATE pg_catalog."C",
+    range_start timestamp with time zone NOT NULL,
+    range_end timestamp with time zone NOT NULL,
+    CONSTRAINT rollup_chunk_stream_check CHECK ((stream = ANY (ARRAY['meter'::text, 'vehicle'::text])))
+);
+
+ALTER TABLE public.rollup_chunk OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.rollup_chunk IS 'Chunks of raw rows that hours were rolled up from; where one has been dropped, the rollups stay as they are';
+
+COMMENT ON COLUMN public.rollup_chunk.stream IS 'meter or vehicle';
+
+COMMENT ON COLUMN public.rollup_chunk.chunk_name IS 'The chunk''s name, which is never used again';
+
+COMMENT ON COLUMN public.rollup_chunk.range_start IS 'Start of the chunk''s time, included';
+
+COMMENT ON COLUMN public.rollup_chunk.range_end IS 'End of the chunk''s time, excluded';
+
 CREATE VIEW public.rollup_health AS
  SELECT stream,
     refreshed_until,
@@ -3354,6 +3362,9 @@ ALTER TABLE ONLY public.meter_reading
 
 ALTER TABLE ONLY public.meter_state
     ADD CONSTRAINT meter_state_pkey PRIMARY KEY (meter_id);
+
+ALTER TABLE ONLY public.rollup_chunk
+    ADD CONSTRAINT rollup_chunk_pkey PRIMARY KEY (stream, chunk_name);
 
 ALTER TABLE ONLY public.rollup_progress
     ADD CONSTRAINT rollup_progress_pkey PRIMARY KEY (stream);
@@ -3555,6 +3566,9 @@ GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, ro
 
 REVOKE ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.note_refresh() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_refresh() TO fleetwatt_service;

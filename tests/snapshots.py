@@ -151,8 +151,8 @@ VEHICLE_SUMS: Final[LiteralString] = (
     "count(*), sum(kwh_delivered_dc), max(kwh_delivered_dc), sum(battery_temp), min(battery_temp), "
     "max(battery_temp), min(soc), max(soc), first(soc, recorded_at), last(soc, recorded_at)"
 )
-# What the refresh promises of each snapshot: an hour before refreshed_until that is not in the log is rolled up
-# exactly, and so is a day of such hours.
+# What the refresh promises of each snapshot: an hour before refreshed_until that is not in the log is
+# rolled up exactly, and so is a day of such hours.
 PROMISE: Final = """
 with trusted as (
     select
@@ -242,7 +242,7 @@ def copy(connection: Connection, readings: list[Reading]) -> None:
 
 
 def finish_hours(owner: Connection, until: datetime) -> None:
-    """Let the hours up to a whole one count as finished, whatever the clock says, from the next refresh on."""
+    """Let the hours up to a whole one count as finished from the next refresh on, whatever the clock says."""
     owner.execute(
         "select apply_settings(array['rollup_settle_s'], "
         "array[extract(epoch from now() - %s::timestamptz - interval '30 minutes')::float8])",
@@ -251,7 +251,7 @@ def finish_hours(owner: Connection, until: datetime) -> None:
 
 
 def wrong_answers(connection: Connection, vehicles: list[str], windows: list[Span]) -> list[Any]:
-    """List what differs between answers and raw rows; delivered, fleet and pairs for the first window alone."""
+    """List what differs between answers and raw rows; delivered, fleet and pairs for the first window."""
     parameters = {
         "vehicles": vehicles,
         "starts": [start for start, _ in windows],

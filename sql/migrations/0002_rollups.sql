@@ -51,6 +51,20 @@ comment on column rollup_stale.stream is 'meter or vehicle';
 comment on column rollup_stale.hour is 'The hour that the readings fell into';
 comment on column rollup_stale.logged_at is 'Start of the transaction that stored the readings';
 
+create table rollup_chunk (
+    stream text collate "C" not null check (stream in ('meter', 'vehicle')),
+    chunk_name text collate "C" not null,
+    range_start timestamptz not null,
+    range_end timestamptz not null,
+    primary key (stream, chunk_name)
+);
+comment on table rollup_chunk is
+'Chunks of raw rows that hours were rolled up from; where one has been dropped, the rollups stay as they are';
+comment on column rollup_chunk.stream is 'meter or vehicle';
+comment on column rollup_chunk.chunk_name is 'The chunk''s name, which is never used again';
+comment on column rollup_chunk.range_start is 'Start of the chunk''s time, included';
+comment on column rollup_chunk.range_end is 'End of the chunk''s time, excluded';
+
 create table engine_setting (
     name text collate "C" primary key,
     value double precision not null,

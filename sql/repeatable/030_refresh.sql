@@ -21,6 +21,10 @@ begin
     perform pg_advisory_xact_lock_shared(1718383735, 1);
     -- A statement of its own: its snapshot is taken when the lock is held.
     select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- Its snapshot is older than the lock. What is logged too soon waits until its hour is closed.
+        line := 'infinity';
+    end if;
     if (select min(t.recorded_at) from touched as t) < line then
         insert into rollup_stale (stream, hour)
         select distinct tg_argv[0], time_bucket('1 hour', t.recorded_at)
@@ -124,63 +128,46 @@ $$;
 comment on function close_hours() is
 'First step of refresh_rollups: from here on, writers log what they add to finished hours';
 
--- Whether raw rows that a stretch of rolled-up hours was made of have been dropped: rolling up what is left, or
--- what came late, would erase the rollup. Chunks are dropped whole, and a late reading makes a new one. So a chunk
--- that is younger than its days is looked at: history is only ever added to, so where the rollups hold more readings
--- of a device than there are, the others have been dropped.
-create or replace function raw_is_gone(wanted text, hour_from timestamptz, hour_to timestamptz)
-returns boolean
-language plpgsql
-stable
+-- Notes which chunks a stretch of hours is rolled up from.
+create or replace function note_chunks(wanted text, hour_from timestamptz, hour_to timestamptz)
+returns void
+language sql
+security definer
 set search_path = pg_catalog, public
-set plan_cache_mode = force_custom_plan
 as $$
-declare
-    chunk record;
-begin
-    select
-        count(*) as number,
-        min(c.range_start) filter (where c.chunk_creation_time >= c.range_end) as young_from,
-        max(c.range_end) filter (where c.chunk_creation_time >= c.range_end) as young_to
-    into chunk
+    insert into rollup_chunk (stream, chunk_name, range_start, range_end)
+    select wanted, c.chunk_name, c.range_start, c.range_end
     from timescaledb_information.chunks as c
     where
         c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
-        and c.range_start < hour_to and c.range_end > hour_from;
-    if chunk.number = 0 then
-        return true;
-    elsif chunk.young_from is null then
-        return false;
-    elsif wanted = 'meter' then
-        return exists (
-            select
-            from meter_hourly_stored as s
-            left join (
-                select r.meter_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-                from meter_reading as r
-                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
-                group by 1, 2
-            ) as raw on s.meter_id = raw.meter_id and s.hour = raw.hour
-            where
-                s.hour >= chunk.young_from and s.hour < chunk.young_to
-                and s.readings > coalesce(raw.readings, 0)
-        );
-    else
-        return exists (
-            select
-            from vehicle_hourly_stored as s
-            left join (
-                select r.vehicle_id, time_bucket('1 hour', r.recorded_at) as hour, count(*) as readings
-                from vehicle_reading as r
-                where r.recorded_at >= chunk.young_from and r.recorded_at < chunk.young_to
-                group by 1, 2
-            ) as raw on s.vehicle_id = raw.vehicle_id and s.hour = raw.hour
-            where
-                s.hour >= chunk.young_from and s.hour < chunk.young_to
-                and s.readings > coalesce(raw.readings, 0)
-        );
-    end if;
-end
+        and c.range_start < hour_to and c.range_end > hour_from
+    on conflict do nothing
+$$;
+comment on function note_chunks(text, timestamptz, timestamptz) is
+'Notes the chunks that the hours [from, to) of a stream are rolled up from; a step of refresh_rollups';
+
+-- Whether raw rows that a stretch of hours was rolled up from have been dropped: rolling up what came late since
+-- would erase the rollup. Chunks are dropped whole, and a late reading makes a new one of another name.
+create or replace function raw_is_gone(wanted text, hour_from timestamptz, hour_to timestamptz)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, public
+as $$
+    select exists (
+        select
+        from rollup_chunk as r
+        where
+            r.stream = wanted and r.range_start < hour_to and r.range_end > hour_from
+            and not exists (
+                select
+                from timescaledb_information.chunks as c
+                where
+                    c.hypertable_schema = 'public' and c.hypertable_name = wanted || '_reading'
+                    and c.chunk_name = r.chunk_name
+            )
+    )
 $$;
 comment on function raw_is_gone(text, timestamptz, timestamptz) is
 'Whether raw rows behind the rolled-up hours [from, to) have been dropped, so that these must stay as they are';
@@ -339,6 +326,7 @@ begin
         kept := public.raw_is_gone(wanted, hour_from, hour_to);
     end if;
     if hour_from < hour_to and not kept then
+        perform public.note_chunks(wanted, hour_from, hour_to);
         call public.materialize_hours(wanted, hour_from, hour_to);
     end if;
     perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
@@ -351,8 +339,8 @@ comment on procedure refresh_run (text, timestamptz, timestamptz, bigint []) is
 grant execute on function
 setting(text, double precision),
 apply_settings(text[], double precision[]), close_hours(), raw_is_gone(text, timestamptz, timestamptz),
-rollup_work(text), finish_rollup(text, timestamptz, timestamptz, bigint[], boolean), note_refresh(),
-note_refresh_failure(text)
+note_chunks(text, timestamptz, timestamptz), rollup_work(text),
+finish_rollup(text, timestamptz, timestamptz, bigint[], boolean), note_refresh(), note_refresh_failure(text)
 to fleetwatt_service;
 grant execute on procedure
 refresh_rollups(integer, jsonb), refresh_run(text, timestamptz, timestamptz, bigint[])

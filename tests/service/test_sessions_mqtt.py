@@ -40,7 +40,7 @@ WAITING: Final = "select count(*) as n from session_message where ended_session 
 # Other work of a worker may wait for the table as well.
 BLOCKED: Final = (
     "select a.pid from pg_stat_activity as a join pg_locks as l on a.pid = l.pid "
-    "where not l.granted and a.query like '%take_session_message%' and a.datname = %s"
+    "where not l.granted and a.query like '%%take_session_message%%' and a.datname = %s"
 )
 
 

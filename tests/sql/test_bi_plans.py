@@ -38,7 +38,9 @@ def month(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[Any]
         connection.execute(
             "insert into charging_session (vehicle_id, meter_id, during) "
             "select 'd-' || d, 'd-' || d, "
-            "tstzrange(t + d * interval '1 minute', t + interval '5 hours 30 minutes') from generate_series(%s::timestamptz, %s, interval '12 hours') as t, generate_series(1, 40) as d",
+            "tstzrange(t + d * interval '1 minute', t + interval '5 hours 30 minutes') "
+            "from generate_series(%s::timestamptz, %s, interval '12 hours') as t, "
+            "generate_series(1, 40) as d",
             (START, START + timedelta(days=DAYS - 1)),
         )
         connection.execute("call refresh_rollups()")

@@ -29,7 +29,6 @@ Connection = psycopg.Connection[Any]
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DEVICES = ("a", "b")
-WHOLE: Span = (START - DAY, START + 9 * DAY)
 
 
 @pytest.fixture
@@ -53,17 +52,22 @@ def history(start: datetime, end: datetime, step: timedelta) -> list[Reading]:
     return [make(name, moment, chance) for make in (meter, vehicle) for name in DEVICES for moment in moments]
 
 
-@pytest.fixture
-def rolled_up(owner: Connection, service: Connection) -> Connection:
-    """Give the owner's connection to three days of ten-minute readings and their sessions, all rolled up."""
+def roll_up(owner: Connection, service: Connection, start: datetime) -> None:
+    """Store three days of ten-minute readings and their sessions, and roll them up."""
     for name in DEVICES:
         service.execute(
             "insert into charging_session (vehicle_id, meter_id, during) values (%s, %s, %s)",
-            (name, name, TimestamptzRange(START + 7 * HOUR / 4, None)),
+            (name, name, TimestamptzRange(start + 7 * HOUR / 4, None)),
         )
-    copy(service, history(START, START + 3 * DAY, timedelta(minutes=10)))
-    refresh(owner, START + 3 * DAY)
+    copy(service, history(start, start + 3 * DAY, timedelta(minutes=10)))
+    refresh(owner, start + 3 * DAY)
     assert stale(owner) == []
+
+
+@pytest.fixture
+def rolled_up(owner: Connection, service: Connection) -> Connection:
+    """Give the owner's connection to three days that are rolled up."""
+    roll_up(owner, service, START)
     return owner
 
 
@@ -79,9 +83,13 @@ def stale(owner: Connection) -> list[tuple[str, float]]:
     return [(stream, (hour - START) / HOUR) for stream, hour in rows]
 
 
-def wrong(owner: Connection) -> list[Any]:
+def wrong(owner: Connection, start: datetime = START) -> list[Any]:
     """List what is wrong in the answers and in what is trusted of the rollups."""
-    windows = [WHOLE, (START, START + DAY), (START + HOUR / 2, START + 2 * DAY + HOUR / 3)]
+    windows = [
+        (start - DAY, start + 9 * DAY),
+        (start, start + DAY),
+        (start + HOUR / 2, start + 2 * DAY + HOUR / 3),
+    ]
     return wrong_answers(owner, list(DEVICES), windows) + broken_promises(owner)
 
 
@@ -95,7 +103,36 @@ def counted(owner: Connection, vehicle_id: str, window: Span) -> int:
 
 def progress(owner: Connection, column: str) -> dict[str, Any]:
     """Give a column of rollup_progress by stream."""
-    return {row[0]: row[1] for row in owner.execute(f"select stream, {column} from rollup_progress".encode())}  # noqa: S608 - our own names
+    rows = owner.execute("select stream, to_jsonb(p) from rollup_progress as p").fetchall()
+    return {stream: columns[column] for stream, columns in rows}
+
+
+def stored(owner: Connection, day: datetime) -> list[Any]:
+    """Give everything that is rolled up of a day."""
+    return [
+        owner.execute(
+            f"select * from {name}_stored where {bin_} >= %s and {bin_} < %s order by 1, 2".encode(),  # noqa: S608
+            (day, day + DAY),
+        ).fetchall()
+        for name, bin_ in (
+            ("meter_hourly", "hour"),
+            ("vehicle_hourly", "hour"),
+            ("meter_daily", "day"),
+            ("vehicle_daily", "day"),
+        )
+    ]
+
+
+def drop_day(owner: Connection, day: datetime) -> None:
+    """Drop the raw rows of a day, as retention does."""
+    for table in ("meter_reading", "vehicle_reading"):
+        owner.execute(
+            "select drop_chunks(%s, older_than => %s::timestamptz, newer_than => %s::timestamptz)",
+            (table, day + DAY, day),
+        )
+    assert owner.execute(
+        "select count(*) from meter_reading where recorded_at >= %s and recorded_at < %s", (day, day + DAY)
+    ).fetchone() == (0,)
 
 
 @pytest.mark.parametrize("write", [insert, copy])
@@ -127,25 +164,91 @@ def test_what_stores_nothing_logs_nothing(rolled_up: Connection, service: Connec
     assert wrong(rolled_up) == []
 
 
-@pytest.mark.parametrize("age", ["made in time", "made later"])
-def test_rollups_follow_what_the_owner_mends(rolled_up: Connection, age: str) -> None:
+@pytest.mark.parametrize("age", ["chunks older than their days", "chunks younger than their days"])
+def test_rollups_follow_what_the_owner_mends(owner: Connection, service: Connection, age: str) -> None:
     """Rows that are deleted, changed or moved to another hour: exact at once, and after the next refresh."""
-    if age == "made in time":
-        # As if the rows had come day by day: this history was loaded in one go, long after its days.
-        make_chunks_old(rolled_up)
-    assert wrong(rolled_up) == []
+    tomorrow = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + DAY
+    start = START if age.startswith("chunks younger") else tomorrow
+    roll_up(owner, service, start)
     statements = (
-        "delete from vehicle_reading where recorded_at >= %(t)s and recorded_at < %(t)s + interval '40 minutes'",
         "update meter_reading set kwh_consumed_ac = 3, voltage = 3 where recorded_at = %(t)s",
         "update meter_reading set recorded_at = recorded_at + interval '65 minutes' where recorded_at = %(t)s",
-        "delete from meter_reading where meter_id = 'a' and recorded_at >= %(t)s and "
-        "recorded_at < %(t)s + interval '1 hour'",
+        "delete from vehicle_reading where recorded_at >= %(t)s and recorded_at < %(t)s + interval '40 minutes'",
+        "delete from meter_reading where meter_id = 'a' and recorded_at >= %(t)s "
+        "and recorded_at < %(t)s + interval '1 hour'",
     )
     for number, statement in enumerate(statements):
-        rolled_up.execute(statement.encode(), {"t": START + (5 + 7 * number) * HOUR})
-        assert stale(rolled_up) != []
-        assert wrong(rolled_up) == [], statement
-        rolled_up.execute("call refresh_rollups()")
-        assert stale(rolled_up) == []
-        assert wrong(rolled_up) == [], statement
-        assert wrong_views(rolled_up) == [], statement
+        owner.execute(statement.encode(), {"t": start + (5 + 7 * number) * HOUR})
+        assert stale(owner) != [], statement
+        assert wrong(owner, start) == [], statement
+        owner.execute("call refresh_rollups()")
+        assert stale(owner) == [], statement
+        assert wrong(owner, start) == [], statement
+        assert wrong_views(owner) == [], statement
+
+
+def test_dropped_days_keep_their_rollups(rolled_up: Connection, service: Connection) -> None:
+    """Raw rows dropped, then late ones: rollups stay, the log is settled, whole hours and days still answer."""
+    day, night = (START, START + DAY), (START + 3 * HOUR, START + 20 * HOUR)
+    before = stored(rolled_up, START)
+    assert (counted(rolled_up, "a", day), counted(rolled_up, "a", night)) == (144, 102)
+    drop_day(rolled_up, START)
+    assert (counted(rolled_up, "a", day), counted(rolled_up, "a", night)) == (144, 102)
+    chance = Random(1)
+    late = START + 5 * HOUR + timedelta(minutes=5)
+    insert(service, [meter("a", late, chance), vehicle("a", late, chance), vehicle("a", late + HOUR, chance)])
+    assert stale(rolled_up) == [("meter", 5.0), ("vehicle", 5.0), ("vehicle", 6.0)]
+    rolled_up.execute("call refresh_rollups()")
+    assert stale(rolled_up) == []
+    assert progress(rolled_up, "kept_hours") == {"meter": 1, "vehicle": 2}
+    assert stored(rolled_up, START) == before
+    assert (counted(rolled_up, "a", day), counted(rolled_up, "a", night)) == (144, 102)
+
+
+def test_days_beside_a_dropped_one_are_rolled_up_as_ever(rolled_up: Connection, service: Connection) -> None:
+    """Late rows into the next day, and new hours, are rolled up; the dropped day is not touched by that."""
+    before = stored(rolled_up, START)
+    drop_day(rolled_up, START)
+    late = [vehicle("a", START + hours * HOUR + timedelta(minutes=1), Random(1)) for hours in (24, 25, 80)]
+    insert(service, late)
+    refresh(rolled_up, START + 100 * HOUR)
+    assert stale(rolled_up) == []
+    assert stored(rolled_up, START) == before
+    assert counted(rolled_up, "a", (START, START + DAY)) == 144
+    assert counted(rolled_up, "a", (START + DAY, START + 2 * DAY)) == 146
+    assert counted(rolled_up, "a", (START + 3 * DAY, START + 4 * DAY)) == 1
+
+
+def test_a_late_row_does_not_replace_a_dropped_one(owner: Connection, service: Connection) -> None:
+    """Counts cannot tell: an hour of one reading, dropped, keeps it when another one comes for that hour."""
+    insert(
+        service, [vehicle("a", START + timedelta(minutes=minute), Random(1)) for minute in (5, 24 * 60 + 5)]
+    )
+    refresh(owner, START + 3 * DAY)
+    before = stored(owner, START)
+    drop_day(owner, START)
+    insert(service, [vehicle("a", START + timedelta(minutes=50), Random(2))])
+    owner.execute("call refresh_rollups()")
+    assert stale(owner) == []
+    assert stored(owner, START) == before
+
+
+def test_a_day_that_was_dropped_half_rolled_up_is_finished(owner: Connection, service: Connection) -> None:
+    """A day whose raw rows went before its end still gets its daily rollup, made of the hours that there are."""
+    copy(service, history(START, START + 10 * HOUR, timedelta(minutes=10)))
+    refresh(owner, START + 12 * HOUR)
+    drop_day(owner, START)
+    refresh(owner, START + 40 * HOUR)
+    assert counted(owner, "a", (START, START + DAY)) == 60
+    hourly, daily = stored(owner, START)[1::2]
+    assert (len(hourly), len(daily)) == (20, 2)
+
+
+def test_years_without_data_cost_nothing(owner: Connection, service: Connection) -> None:
+    """Only days that have a chunk are rolled up: two readings ten years apart are two days of work."""
+    moments = (START - 3650 * DAY, START)
+    insert(service, [make("a", moment, Random(1)) for make in (meter, vehicle) for moment in moments])
+    refresh(owner, START + 2 * DAY)
+    assert progress(owner, "refreshed_hours") == {"meter": 48, "vehicle": 48}
+    assert wrong(owner) == []
+    assert wrong_views(owner) == []

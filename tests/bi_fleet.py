@@ -131,7 +131,8 @@ def figures(ac: list[float], dc: list[float]) -> tuple[Any, ...]:
 
 def by_vehicle(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
     """Give the figures of each vehicle and window in which anything was counted."""
-    ac, dc = defaultdict(list), defaultdict(list)
+    ac: dict[Any, list[float]] = defaultdict(list)
+    dc: dict[Any, list[float]] = defaultdict(list)
     for (place, vehicle, _), kwh in book.billed(edges).items():
         ac[vehicle, edges[place - 1]].extend(kwh)
     for (place, vehicle), rows in book.delivered(edges).items():
@@ -141,7 +142,9 @@ def by_vehicle(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
 
 def of_fleet(book: Book, edges: list[datetime]) -> dict[Any, tuple[Any, ...]]:
     """Give the figures of the fleet and the number of vehicles, for each window that holds a reading."""
-    ac, dc, who = defaultdict(list), defaultdict(list), defaultdict(set)
+    ac: dict[Any, list[float]] = defaultdict(list)
+    dc: dict[Any, list[float]] = defaultdict(list)
+    who: dict[Any, set[str]] = defaultdict(set)
     for (place, vehicle, _), kwh in book.billed(edges).items():
         ac[place].extend(kwh)
         who[place].add(vehicle)

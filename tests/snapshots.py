@@ -6,6 +6,7 @@ adding up makes no difference and rows are compared as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, Final, LiteralString
@@ -224,7 +225,7 @@ def vehicle(device_id: str, moment: datetime, chance: Random) -> VehicleReading:
     return VehicleReading(device_id, moment, soc, chance.randrange(1024) / 1024, temp)
 
 
-def insert(connection: Connection, readings: list[Reading]) -> None:
+def insert(connection: Connection, readings: Sequence[Reading]) -> None:
     """Insert what is new of readings as the writer does: meters first, in the order of their keys."""
     for stream in (METER, VEHICLE):
         part = [reading for reading in readings if kind_of(reading) == stream.kind]
@@ -233,7 +234,7 @@ def insert(connection: Connection, readings: list[Reading]) -> None:
             connection.execute(stream.insert_new, stream.columns(part))
 
 
-def copy(connection: Connection, readings: list[Reading]) -> None:
+def copy(connection: Connection, readings: Sequence[Reading]) -> None:
     """COPY readings, all of them new."""
     for stream in (METER, VEHICLE):
         part = [reading for reading in readings if kind_of(reading) == stream.kind]

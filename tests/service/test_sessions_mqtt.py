@@ -106,7 +106,7 @@ async def test_bad_messages_are_kept_and_acknowledged(
 ) -> None:
     """What cannot be used is a dead letter with topic, bytes and reason; it does not come again."""
     bad = {
-        b"": "empty_body",
+        b" ": "empty_body",
         b"\xff\x00\n\xfe": "malformed_json",
         b"[]": "wrong_shape",
         start(0, meterId="m-2"): "id_mismatch",

@@ -172,7 +172,7 @@ def test_the_promise(postgres: Postgres, database: str) -> None:
             "pg_get_function_result(p.oid) from pg_proc as p where p.pronamespace = 'bi'::regnamespace"
         ).fetchall()
     assert columns == [(view, *column) for view, names in VIEWS.items() for column in names.items()]
-    assert dict(functions) == {
+    assert {str(name): str(result) for name, result in functions} == {
         name: result if name.startswith("time_bucket") else f"TABLE({result})"
         for name, result in FUNCTIONS.items()
     }
@@ -193,7 +193,7 @@ def test_each_relation_and_column_says_what_it_is(postgres: Postgres, database: 
         assert of_view, view
         assert of_column, (view, column)
         for part, unit in units.items():
-            if column.startswith(part) or column.endswith(part):
+            if str(column).startswith(part) or str(column).endswith(part):
                 assert unit in str(of_column), (view, column)
 
 

@@ -137,7 +137,7 @@ def drop_day(owner: Connection, day: datetime) -> None:
 
 @pytest.mark.parametrize("write", [insert, copy])
 def test_late_rows_are_logged_and_rolled_up(rolled_up: Connection, service: Connection, write: Any) -> None:
-    """By INSERT or COPY: exactly the finished hours that were touched are logged, then rolled up and settled."""
+    """By INSERT or COPY: exactly the finished hours that were touched are logged, rolled up and settled."""
     chance = Random(1)
     moments = [START + HOUR / 3 + timedelta(microseconds=1), START + 30 * HOUR - timedelta(microseconds=1)]
     open_hour = START + 3 * DAY
@@ -172,10 +172,9 @@ def test_rollups_follow_what_the_owner_mends(owner: Connection, service: Connect
     roll_up(owner, service, start)
     statements = (
         "update meter_reading set kwh_consumed_ac = 3, voltage = 3 where recorded_at = %(t)s",
-        "update meter_reading set recorded_at = recorded_at + interval '65 minutes' where recorded_at = %(t)s",
-        "delete from vehicle_reading where recorded_at >= %(t)s and recorded_at < %(t)s + interval '40 minutes'",
-        "delete from meter_reading where meter_id = 'a' and recorded_at >= %(t)s "
-        "and recorded_at < %(t)s + interval '1 hour'",
+        "update meter_reading set recorded_at = recorded_at + interval '65 min' where recorded_at = %(t)s",
+        "delete from vehicle_reading where recorded_at >= %(t)s and recorded_at < %(t)s + interval '40 min'",
+        "delete from meter_reading where recorded_at >= %(t)s and recorded_at < %(t)s + interval '1 hour'",
     )
     for number, statement in enumerate(statements):
         owner.execute(statement.encode(), {"t": start + (5 + 7 * number) * HOUR})
@@ -188,7 +187,7 @@ def test_rollups_follow_what_the_owner_mends(owner: Connection, service: Connect
 
 
 def test_dropped_days_keep_their_rollups(rolled_up: Connection, service: Connection) -> None:
-    """Raw rows dropped, then late ones: rollups stay, the log is settled, whole hours and days still answer."""
+    """Raw rows dropped, then late ones: rollups stay, the log is settled, whole hours still answer."""
     day, night = (START, START + DAY), (START + 3 * HOUR, START + 20 * HOUR)
     before = stored(rolled_up, START)
     assert (counted(rolled_up, "a", day), counted(rolled_up, "a", night)) == (144, 102)
@@ -234,7 +233,7 @@ def test_a_late_row_does_not_replace_a_dropped_one(owner: Connection, service: C
 
 
 def test_a_day_that_was_dropped_half_rolled_up_is_finished(owner: Connection, service: Connection) -> None:
-    """A day whose raw rows went before its end still gets its daily rollup, made of the hours that there are."""
+    """A day whose raw rows went before its end still gets its daily rollup, of the hours there are."""
     copy(service, history(START, START + 10 * HOUR, timedelta(minutes=10)))
     refresh(owner, START + 12 * HOUR)
     drop_day(owner, START)

@@ -1897,6 +1897,132 @@ ALTER FUNCTION public.without_dust(figure double precision) OWNER TO fleetwatt_o
 
 COMMENT ON FUNCTION public.without_dust(figure double precision) IS 'A figure, or zero where it is under a millionth';
 
+CREATE TABLE public.efficiency_alert (
+    alert_id bigint NOT NULL,
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    opened_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    close_reason text COLLATE pg_catalog."C",
+    window_from timestamp with time zone NOT NULL,
+    window_to timestamp with time zone NOT NULL,
+    kwh_ac double precision NOT NULL,
+    kwh_dc double precision NOT NULL,
+    meter_coverage double precision NOT NULL,
+    vehicle_coverage double precision NOT NULL,
+    ratio_opened double precision,
+    ratio_worst double precision,
+    ratio_latest double precision,
+    threshold double precision NOT NULL,
+    evaluated_until timestamp with time zone NOT NULL,
+    CONSTRAINT efficiency_alert_close_reason_check CHECK ((close_reason = ANY (ARRAY['recovered'::text, 'changed'::text, 'withdrawn'::text, 'stale'::text]))),
+    CONSTRAINT efficiency_alert_closed_for_a_reason CHECK (((closed_at IS NULL) = (close_reason IS NULL))),
+    CONSTRAINT efficiency_alert_kind_check CHECK ((kind = ANY (ARRAY['low_efficiency'::text, 'data_fault'::text])))
+)
+WITH (fillfactor='70');
+
+ALTER TABLE public.efficiency_alert OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.efficiency_alert IS 'Vehicle-meter pairs whose DC/AC over the rolling window was not as it should be; written by evaluate_alerts alone';
+
+COMMENT ON COLUMN public.efficiency_alert.alert_id IS 'Running number; a higher one was opened later';
+
+COMMENT ON COLUMN public.efficiency_alert.vehicle_id IS 'The vehicle that was charged';
+
+COMMENT ON COLUMN public.efficiency_alert.meter_id IS 'The meter that billed the energy';
+
+COMMENT ON COLUMN public.efficiency_alert.kind IS 'low_efficiency: DC/AC under the threshold; data_fault: more arrived than was billed, so the data are wrong';
+
+COMMENT ON COLUMN public.efficiency_alert.opened_at IS 'When it was opened';
+
+COMMENT ON COLUMN public.efficiency_alert.closed_at IS 'When it was closed; null while it is open';
+
+COMMENT ON COLUMN public.efficiency_alert.close_reason IS 'recovered, changed (to the other kind), withdrawn (sessions corrected away), stale (nothing told for long)';
+
+COMMENT ON COLUMN public.efficiency_alert.window_from IS 'Start of the newest window that could tell something';
+
+COMMENT ON COLUMN public.efficiency_alert.window_to IS 'End of that window, excluded';
+
+COMMENT ON COLUMN public.efficiency_alert.kwh_ac IS 'AC energy billed in that window, kWh';
+
+COMMENT ON COLUMN public.efficiency_alert.kwh_dc IS 'DC energy delivered in that window, kWh';
+
+COMMENT ON COLUMN public.efficiency_alert.meter_coverage IS 'Share of the expected meter readings that was there, 0 to 1';
+
+COMMENT ON COLUMN public.efficiency_alert.vehicle_coverage IS 'Share of the expected vehicle readings that was there, 0 to 1';
+
+COMMENT ON COLUMN public.efficiency_alert.ratio_opened IS 'DC/AC when it was opened; null without any AC';
+
+COMMENT ON COLUMN public.efficiency_alert.ratio_worst IS 'The lowest DC/AC seen, of a data fault the highest; null if that was without any AC';
+
+COMMENT ON COLUMN public.efficiency_alert.ratio_latest IS 'DC/AC in the newest window that could tell something; null without any AC';
+
+COMMENT ON COLUMN public.efficiency_alert.threshold IS 'What DC/AC was held against when it was opened';
+
+COMMENT ON COLUMN public.efficiency_alert.evaluated_until IS 'End of the newest window evaluated, whether it could tell something or not';
+
+CREATE VIEW bi.alerts AS
+ SELECT alert_id,
+    vehicle_id,
+    meter_id,
+    kind,
+    (closed_at IS NULL) AS is_open,
+    opened_at,
+    closed_at,
+    close_reason,
+    ((EXTRACT(epoch FROM (COALESCE(closed_at, now()) - opened_at)) / (3600)::numeric))::double precision AS open_h,
+    window_from,
+    window_to,
+    kwh_ac,
+    kwh_dc,
+    (kwh_ac - kwh_dc) AS kwh_lost,
+    ratio_opened AS efficiency_ratio_opened,
+    ratio_worst AS efficiency_ratio_worst,
+    ratio_latest AS efficiency_ratio,
+    threshold
+   FROM public.efficiency_alert;
+
+ALTER VIEW bi.alerts OWNER TO fleetwatt_owner;
+
+COMMENT ON VIEW bi.alerts IS 'Efficiency alerts, open and closed: pairs of vehicle and charger whose DC/AC was not as it should be';
+
+COMMENT ON COLUMN bi.alerts.alert_id IS 'Running number; a higher one was opened later';
+
+COMMENT ON COLUMN bi.alerts.vehicle_id IS 'The vehicle that was charged';
+
+COMMENT ON COLUMN bi.alerts.meter_id IS 'The meter that billed the energy';
+
+COMMENT ON COLUMN bi.alerts.kind IS 'low_efficiency: DC/AC under the threshold; data_fault: more arrived than was billed, so the data are wrong';
+
+COMMENT ON COLUMN bi.alerts.is_open IS 'Whether the alert is open';
+
+COMMENT ON COLUMN bi.alerts.opened_at IS 'When it was opened';
+
+COMMENT ON COLUMN bi.alerts.closed_at IS 'When it was closed; null while it is open';
+
+COMMENT ON COLUMN bi.alerts.close_reason IS 'recovered, changed (to the other kind), withdrawn (sessions corrected away), stale (nothing told for long)';
+
+COMMENT ON COLUMN bi.alerts.open_h IS 'Hours that it was open; of an open one, so far';
+
+COMMENT ON COLUMN bi.alerts.window_from IS 'Start of the newest window that could tell something';
+
+COMMENT ON COLUMN bi.alerts.window_to IS 'End of that window, excluded';
+
+COMMENT ON COLUMN bi.alerts.kwh_ac IS 'AC energy billed in that window, kWh';
+
+COMMENT ON COLUMN bi.alerts.kwh_dc IS 'DC energy delivered in that window, kWh';
+
+COMMENT ON COLUMN bi.alerts.kwh_lost IS 'AC less DC in that window, kWh';
+
+COMMENT ON COLUMN bi.alerts.efficiency_ratio_opened IS 'DC / AC when it was opened; null without any AC';
+
+COMMENT ON COLUMN bi.alerts.efficiency_ratio_worst IS 'The lowest DC / AC seen, of a data fault the highest';
+
+COMMENT ON COLUMN bi.alerts.efficiency_ratio IS 'DC / AC in that window; null without any AC';
+
+COMMENT ON COLUMN bi.alerts.threshold IS 'What DC / AC was held against when it was opened';
+
 CREATE TABLE public.meter_daily_stored (
     meter_id text NOT NULL COLLATE pg_catalog."C",
     day timestamp with time zone NOT NULL,
@@ -3079,71 +3205,6 @@ ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
-CREATE TABLE public.efficiency_alert (
-    alert_id bigint NOT NULL,
-    vehicle_id text NOT NULL COLLATE pg_catalog."C",
-    meter_id text NOT NULL COLLATE pg_catalog."C",
-    kind text NOT NULL COLLATE pg_catalog."C",
-    opened_at timestamp with time zone DEFAULT now() NOT NULL,
-    closed_at timestamp with time zone,
-    close_reason text COLLATE pg_catalog."C",
-    window_from timestamp with time zone NOT NULL,
-    window_to timestamp with time zone NOT NULL,
-    kwh_ac double precision NOT NULL,
-    kwh_dc double precision NOT NULL,
-    meter_coverage double precision NOT NULL,
-    vehicle_coverage double precision NOT NULL,
-    ratio_opened double precision,
-    ratio_worst double precision,
-    ratio_latest double precision,
-    threshold double precision NOT NULL,
-    evaluated_until timestamp with time zone NOT NULL,
-    CONSTRAINT efficiency_alert_close_reason_check CHECK ((close_reason = ANY (ARRAY['recovered'::text, 'changed'::text, 'withdrawn'::text, 'stale'::text]))),
-    CONSTRAINT efficiency_alert_closed_for_a_reason CHECK (((closed_at IS NULL) = (close_reason IS NULL))),
-    CONSTRAINT efficiency_alert_kind_check CHECK ((kind = ANY (ARRAY['low_efficiency'::text, 'data_fault'::text])))
-)
-WITH (fillfactor='70');
-
-ALTER TABLE public.efficiency_alert OWNER TO fleetwatt_owner;
-
-COMMENT ON TABLE public.efficiency_alert IS 'Vehicle-meter pairs whose DC/AC over the rolling window was not as it should be; written by evaluate_alerts alone';
-
-COMMENT ON COLUMN public.efficiency_alert.alert_id IS 'Running number; a higher one was opened later';
-
-COMMENT ON COLUMN public.efficiency_alert.vehicle_id IS 'The vehicle that was charged';
-
-COMMENT ON COLUMN public.efficiency_alert.meter_id IS 'The meter that billed the energy';
-
-COMMENT ON COLUMN public.efficiency_alert.kind IS 'low_efficiency: DC/AC under the threshold; data_fault: more arrived than was billed, so the data are wrong';
-
-COMMENT ON COLUMN public.efficiency_alert.opened_at IS 'When it was opened';
-
-COMMENT ON COLUMN public.efficiency_alert.closed_at IS 'When it was closed; null while it is open';
-
-COMMENT ON COLUMN public.efficiency_alert.close_reason IS 'recovered, changed (to the other kind), withdrawn (sessions corrected away), stale (nothing told for long)';
-
-COMMENT ON COLUMN public.efficiency_alert.window_from IS 'Start of the newest window that could tell something';
-
-COMMENT ON COLUMN public.efficiency_alert.window_to IS 'End of that window, excluded';
-
-COMMENT ON COLUMN public.efficiency_alert.kwh_ac IS 'AC energy billed in that window, kWh';
-
-COMMENT ON COLUMN public.efficiency_alert.kwh_dc IS 'DC energy delivered in that window, kWh';
-
-COMMENT ON COLUMN public.efficiency_alert.meter_coverage IS 'Share of the expected meter readings that was there, 0 to 1';
-
-COMMENT ON COLUMN public.efficiency_alert.vehicle_coverage IS 'Share of the expected vehicle readings that was there, 0 to 1';
-
-COMMENT ON COLUMN public.efficiency_alert.ratio_opened IS 'DC/AC when it was opened; null without any AC';
-
-COMMENT ON COLUMN public.efficiency_alert.ratio_worst IS 'The lowest DC/AC seen, of a data fault the highest; null if that was without any AC';
-
-COMMENT ON COLUMN public.efficiency_alert.ratio_latest IS 'DC/AC in the newest window that could tell something; null without any AC';
-
-COMMENT ON COLUMN public.efficiency_alert.threshold IS 'What DC/AC was held against when it was opened';
-
-COMMENT ON COLUMN public.efficiency_alert.evaluated_until IS 'End of the newest window evaluated, whether it could tell something or not';
-
 ALTER TABLE public.efficiency_alert ALTER COLUMN alert_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.efficiency_alert_alert_id_seq
     START WITH 1
@@ -3652,6 +3713,10 @@ GRANT ALL ON FUNCTION public.window_edges(window_from timestamp with time zone, 
 
 REVOKE ALL ON FUNCTION public.without_dust(figure double precision) FROM PUBLIC;
 
+GRANT SELECT ON TABLE public.efficiency_alert TO fleetwatt_service;
+
+GRANT SELECT ON TABLE bi.alerts TO fleetwatt_bi;
+
 GRANT SELECT ON TABLE public.meter_daily_stored TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.meter_hourly_stored TO fleetwatt_service;
@@ -3721,8 +3786,6 @@ GRANT UPDATE(webhook_next_at) ON TABLE public.alert_event TO fleetwatt_service;
 GRANT UPDATE(webhook_error) ON TABLE public.alert_event TO fleetwatt_service;
 
 GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
-
-GRANT SELECT ON TABLE public.efficiency_alert TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
 

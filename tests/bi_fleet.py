@@ -1,4 +1,4 @@
-"""A small fleet for the tests of the schema bi: three finished days and the present hour, and its book."""
+"""A small fleet for the tests of the schema bi: three days of last year, the last day, and its book."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import psycopg
 from psycopg.types.range import TimestamptzRange
 
 from service.readings import MeterReading, Reading, VehicleReading
-from tests.reckoning import DAY, Book, Session
+from tests.reckoning import DAY, HOUR, Book, Session, bin_of
 from tests.servers import Postgres
 
 START: Final = datetime(2025, 6, 1, tzinfo=UTC)
 END: Final = START + 3 * DAY
 STEP: Final = timedelta(minutes=7)
 # Vehicle, meter, start and end in minutes after midnight: edges within an hour, two in one, exact hours, over
-# midnight. car-3 draws from two meters at once for a while; car-4 never reports.
+# midnight. car-3 draws from two meters at once for a while; car-4 never reports; car-6 fails now.
 DAILY: Final = [
     ("car-1", "m-1", 497.5, 702.2),
     ("car-1", "m-1", 785, 800),
@@ -40,6 +40,7 @@ def build(postgres: Postgres, database: str) -> Book:
     book.sessions.extend(_sessions())
     book.store(_history())
     book.store(_present())
+    book.store(_failing())
     with psycopg.connect(postgres.url("fleetwatt_service", database)) as connection:
         store(connection, [*book.meter_rows.values(), *book.vehicle_rows.values()])
         for session in book.sessions:
@@ -96,6 +97,7 @@ def refresh(postgres: Postgres, database: str) -> None:
 
 def _sessions() -> Iterator[Session]:
     yield Session("standing", "car-2", "m-2", START - DAY, None)
+    yield Session("failing", "car-6", "m-6", _today() - DAY, None)
     for day in range(3):
         midnight = START + day * DAY
         for number, (vehicle, meter, first, last) in enumerate(DAILY):
@@ -114,6 +116,19 @@ def _history() -> Iterator[Reading]:
             yield VehicleReading(
                 vehicle, moment + timedelta(minutes=3), float(number % 90), kwh, 18.0 + number % 13 / 2
             )
+
+
+def _today() -> datetime:
+    """Give the start of this hour."""
+    return bin_of(datetime.now(UTC), HOUR)
+
+
+def _failing() -> Iterator[Reading]:
+    """Give the last day of a pair that an alert must be opened for."""
+    for number in range(24 * 60):
+        moment = _today() - DAY + timedelta(minutes=number)
+        yield MeterReading("m-6", moment, 0.1, 230.0)
+        yield VehicleReading("car-6", moment, 60.0, 0.07, 24.0)
 
 
 def _present() -> Iterator[Reading]:

@@ -167,6 +167,50 @@ comment on column bi.sessions.is_open is 'Whether the session has no end yet';
 comment on column bi.sessions.duration_h is 'Length in hours; of an open session, so far';
 comment on column bi.sessions.updated_at is 'When the session was last changed';
 
+create or replace view bi.alerts as
+select
+    alert_id,
+    vehicle_id,
+    meter_id,
+    kind,
+    closed_at is null as is_open,
+    opened_at,
+    closed_at,
+    close_reason,
+    (extract(epoch from coalesce(closed_at, now()) - opened_at) / 3600)::double precision as open_h,
+    window_from,
+    window_to,
+    kwh_ac,
+    kwh_dc,
+    kwh_ac - kwh_dc as kwh_lost,
+    ratio_opened as efficiency_ratio_opened,
+    ratio_worst as efficiency_ratio_worst,
+    ratio_latest as efficiency_ratio,
+    threshold
+from efficiency_alert;
+comment on view bi.alerts is
+'Efficiency alerts, open and closed: pairs of vehicle and charger whose DC/AC was not as it should be';
+comment on column bi.alerts.alert_id is 'Running number; a higher one was opened later';
+comment on column bi.alerts.vehicle_id is 'The vehicle that was charged';
+comment on column bi.alerts.meter_id is 'The meter that billed the energy';
+comment on column bi.alerts.kind is
+'low_efficiency: DC/AC under the threshold; data_fault: more arrived than was billed, so the data are wrong';
+comment on column bi.alerts.is_open is 'Whether the alert is open';
+comment on column bi.alerts.opened_at is 'When it was opened';
+comment on column bi.alerts.closed_at is 'When it was closed; null while it is open';
+comment on column bi.alerts.close_reason is
+'recovered, changed (to the other kind), withdrawn (sessions corrected away), stale (nothing told for long)';
+comment on column bi.alerts.open_h is 'Hours that it was open; of an open one, so far';
+comment on column bi.alerts.window_from is 'Start of the newest window that could tell something';
+comment on column bi.alerts.window_to is 'End of that window, excluded';
+comment on column bi.alerts.kwh_ac is 'AC energy billed in that window, kWh';
+comment on column bi.alerts.kwh_dc is 'DC energy delivered in that window, kWh';
+comment on column bi.alerts.kwh_lost is 'AC less DC in that window, kWh';
+comment on column bi.alerts.efficiency_ratio_opened is 'DC / AC when it was opened; null without any AC';
+comment on column bi.alerts.efficiency_ratio_worst is 'The lowest DC / AC seen, of a data fault the highest';
+comment on column bi.alerts.efficiency_ratio is 'DC / AC in that window; null without any AC';
+comment on column bi.alerts.threshold is 'What DC / AC was held against when it was opened';
+
 create or replace view bi.rollup_freshness as
 select
     p.stream,

@@ -45,6 +45,26 @@ VEHICLE = {
 }
 # The promise. Add columns at the end, and here; a dashboard somewhere reads all the others.
 VIEWS: dict[str, dict[str, str]] = {
+    "alerts": {
+        "alert_id": "int8",
+        "vehicle_id": "text",
+        "meter_id": "text",
+        "kind": "text",
+        "is_open": "bool",
+        "opened_at": "timestamptz",
+        "closed_at": "timestamptz",
+        "close_reason": "text",
+        "open_h": "float8",
+        "window_from": "timestamptz",
+        "window_to": "timestamptz",
+        "kwh_ac": "float8",
+        "kwh_dc": "float8",
+        "kwh_lost": "float8",
+        "efficiency_ratio_opened": "float8",
+        "efficiency_ratio_worst": "float8",
+        "efficiency_ratio": "float8",
+        "threshold": "float8",
+    },
     "charger_efficiency_daily": {"meter_id": "text", "day": "timestamptz", **ENERGY},
     "charger_efficiency_hourly": {"meter_id": "text", "hour": "timestamptz", **ENERGY},
     "fleet_daily": {"day": "timestamptz", **ENERGY, "vehicles": "int8"},

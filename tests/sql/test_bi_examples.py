@@ -65,12 +65,13 @@ def for_grafana(text: str, *, timescaledb: bool) -> str:
 def for_metabase(text: str, *, optional: bool) -> str:
     """Put in what Metabase puts in for variables, with or without the clause in [[ ]]."""
     [view] = re.findall(r"bi\.(\w+)", text)
+    vehicle = "car-6" if view == "alerts" else "car-1"  # the one that has an alert
     text = re.sub(r"\[\[(.+?)\]\]", r"\1" if optional else "", text)
     span = (
         f'"bi"."{view}"."day" >= timestamp with time zone \'{FROM}\' '
         f'and "bi"."{view}"."day" < timestamp with time zone \'{TO}\''
     )
-    text = text.replace("{{span}}", span).replace("{{vehicle}}", f'"bi"."{view}"."vehicle_id" IN (\'car-1\')')
+    text = text.replace("{{span}}", span).replace("{{vehicle}}", f'"bi"."{view}"."vehicle_id" IN (\'{vehicle}\')')
     return text.replace("{{from}}", "date '2025-06-01'").replace("{{to}}", "date '2025-06-04'")
 
 

@@ -292,3 +292,24 @@ def test_sessions_and_latest_states(fleet: Fleet) -> None:
     assert silent["car-2"] < 600 < DAY.total_seconds() < silent["car-1"]
     silent = dict(fleet.bi.execute("select meter_id, silent_s from bi.meter_latest").fetchall())
     assert silent["m-2"] < 600 < DAY.total_seconds() < silent["m-1"]
+
+
+def test_alerts_open_and_closed(fleet: Fleet, postgres: Postgres, database: str) -> None:
+    """The failing pair has an open alert with its energy; once its session is corrected away, a closed one."""
+    asked = (
+        "select vehicle_id, meter_id, kind, is_open, close_reason, kwh_ac, kwh_dc, kwh_lost, efficiency_ratio, "
+        "open_h >= 0 from bi.alerts"
+    )
+    start = fleet.book.sessions[1].start
+    ((ac, _, dc, _, _),) = (
+        pair for name, pair in fleet.book.pairs((start, start + DAY)).items() if name == ("car-6", "m-6")
+    )
+    [row] = fleet.bi.execute(asked).fetchall()
+    assert row[:5] == ("car-6", "m-6", "low_efficiency", True, None)
+    assert row[5:9] == pytest.approx((ac, dc, ac - dc, 0.7))
+    with psycopg.connect(postgres.url("fleetwatt_owner", database), autocommit=True) as owner:
+        owner.execute("delete from charging_session where session_id = 'failing'")
+        owner.execute("select evaluate_alerts()")
+    [row] = fleet.bi.execute(asked).fetchall()
+    assert row[3:5] == (False, "withdrawn")
+    assert row[-1]

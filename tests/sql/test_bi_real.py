@@ -1,4 +1,4 @@
-"""Real measurements as the schema bi shows them: a house's meter and a DC charge, against the files by themselves.
+"""Real measurements as the schema bi shows them: a house's meter and a DC charge, against the files.
 
 The files lie beside the checkout, not in it; without them these tests are skipped, visibly.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,7 +47,7 @@ def charge() -> list[Reading]:
 
 
 @pytest.fixture
-def bi(postgres: Postgres, database: str) -> psycopg.Connection[Any]:
+def bi(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[Any]]:
     """Give a connection of the role to a database with the files in it, in no order, rolled up."""
     readings = [MeterReading("house-1", at, kwh, 230.0) for at, kwh in household()] + charge()
     with psycopg.connect(postgres.url("fleetwatt_service", database)) as connection:
@@ -61,7 +62,8 @@ def bi(postgres: Postgres, database: str) -> psycopg.Connection[Any]:
                 (name, vehicle, meter, start, end),
             )
     bi_fleet.refresh(postgres, database)
-    return psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True)
+    with psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True) as connection:
+        yield connection
 
 
 @pytest.mark.parametrize(("unit", "view"), [("hour", "hourly"), ("day", "daily")])
@@ -77,13 +79,17 @@ def test_each_hour_and_day_of_the_house(bi: psycopg.Connection[Any], unit: str, 
         (metered, f"select {unit}, kwh_ac, readings from bi.meter_{view} where meter_id = 'house-1'"),  # noqa: S608
         (
             billed,
-            f"select {unit}, kwh_ac, meter_readings from bi.vehicle_efficiency_{view} "  # noqa: S608
-            "where vehicle_id = 'car-9'",
+            (
+                f"select {unit}, kwh_ac, meter_readings from bi.vehicle_efficiency_{view} "  # noqa: S608
+                "where vehicle_id = 'car-9'"
+            ),
         ),
         (
             billed,
-            f"select {unit}, kwh_ac, meter_readings from bi.charger_efficiency_{view} "  # noqa: S608
-            "where meter_id = 'house-1' and meter_readings > 0",
+            (
+                f"select {unit}, kwh_ac, meter_readings from bi.charger_efficiency_{view} "  # noqa: S608
+                "where meter_id = 'house-1' and meter_readings > 0"
+            ),
         ),
         (billed, f"select {unit}, kwh_ac, meter_readings from bi.fleet_{view} where {unit} < '2007-02-01'"),  # noqa: S608
     ):
@@ -100,10 +106,14 @@ def test_the_dc_charge(bi: psycopg.Connection[Any]) -> None:
     for statement in (
         "select kwh_ac, kwh_dc, efficiency_ratio from bi.vehicle_performance('car-1', %s, %s)",
         "select kwh_ac, kwh_dc, efficiency_ratio from bi.charger_performance(%s, %s)",
-        "select sum(kwh_ac), sum(kwh_dc), sum(kwh_dc) / sum(kwh_ac) from bi.charger_efficiency_hourly "
-        "where meter_id = 'charger-1' and hour >= %s - interval '1 hour' and hour < %s",
-        "select sum(kwh_ac), sum(kwh_dc), sum(kwh_dc) / sum(kwh_ac) from bi.charger_efficiency_daily "
-        "where meter_id = 'charger-1' and day >= %s - interval '1 day' and day < %s",
+        (
+            "select sum(kwh_ac), sum(kwh_dc), sum(kwh_dc) / sum(kwh_ac) from bi.charger_efficiency_hourly "
+            "where meter_id = 'charger-1' and hour >= %s - interval '1 hour' and hour < %s"
+        ),
+        (
+            "select sum(kwh_ac), sum(kwh_dc), sum(kwh_dc) / sum(kwh_ac) from bi.charger_efficiency_daily "
+            "where meter_id = 'charger-1' and day >= %s - interval '1 day' and day < %s"
+        ),
     ):
         row = bi.execute(statement.encode(), (start, end)).fetchone()
         assert row == pytest.approx((5.443621, 5.344335, 0.98176), abs=5e-6), statement

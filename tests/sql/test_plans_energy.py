@@ -166,8 +166,8 @@ def test_the_fleet_reads_no_more_than_the_window(rolled: psycopg.Connection[Any]
 
 def test_refreshing_an_hour_reads_its_day_alone(rolled: psycopg.Connection[Any]) -> None:
     """A stale hour costs a look into the chunk of its day, found by the block-range index."""
-    hour = START + timedelta(days=4, hours=9)
-    rolled.execute("insert into rollup_stale (stream, hour) values ('meter', %s)", (hour,))
+    late = START + timedelta(days=4, hours=9, minutes=5)
+    rolled.execute("insert into meter_reading values ('d-1', %s, 0.1, 230)", (late,))
     days, _, text = read(rolled, "call refresh_rollups()")
     assert days["meter_reading"] == {4}, text
     assert "vehicle_reading" not in days, text

@@ -58,12 +58,15 @@ def read_pool(settings: Settings) -> ReadPool:
     )
 
 
-async def writer_connection(url: str) -> AsyncConnection[tuple[Any, ...]]:
-    """Open a connection of the writer: UTC, and a statement never outlives a lost peer for long."""
+async def writer_connection(url: str, name: str = "write") -> AsyncConnection[tuple[Any, ...]]:
+    """Open a connection that writes: UTC, and a statement never outlives a lost peer for long.
+
+    `name` says in pg_stat_activity whose it is: "fleetwatt write" is the writer of readings.
+    """
     return await AsyncConnection.connect(
         url,
         autocommit=True,
-        application_name="fleetwatt write",
+        application_name=f"fleetwatt {name}",
         options="-c timezone=UTC -c lock_timeout=30s",
         connect_timeout=5,
         **_TCP,

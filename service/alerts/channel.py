@@ -78,9 +78,7 @@ async def keep_delivering(channel: Channel, settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with await db.writer_connection(url) as connection:
-                # So that operators can tell the lock's holder in pg_stat_activity.
-                await connection.execute("set application_name = 'fleetwatt alerts'")
+            async with await db.writer_connection(url, "alerts") as connection:
                 await _deliver(channel, Books(connection), settings.alert_poll_s)
         except (psycopg.Error, OSError) as error:
             if not is_transient(error):

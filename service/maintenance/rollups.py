@@ -46,7 +46,7 @@ class Rollups(NamedTuple):
         Works on a connection of its own, closed at the end: with it goes the lock of a failed refresh.
         Raises psycopg.Error.
         """
-        async with await db.writer_connection(db.require_url(self.settings)) as connection:
+        async with await db.writer_connection(db.require_url(self.settings), "refresh") as connection:
             numbers = {"rollup_settle_s": self.settings.rollup_settle_s, **self.for_sql}
             await connection.execute(
                 query("apply_settings"),

@@ -160,13 +160,14 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
         result["fleet"] = timed(ask(FLEET), 10)
 
         def refresh(number: int) -> None:
-            hour = end - timedelta(hours=3 + number)
-            connection.execute(
-                "insert into rollup_stale (stream, hour) values ('meter', %s), ('vehicle', %s)", (hour, hour)
-            )
+            late = end - timedelta(hours=3 + number, minutes=30, seconds=30)
+            connection.execute("insert into meter_reading values ('METER-1', %s, 0.1, 230)", (late,))
+            connection.execute("insert into vehicle_reading values ('VH-1', %s, 50, 0.1, 20)", (late,))
             connection.execute("call refresh_rollups()")
 
+        # A late reading of each kind; then what of that is the evaluation of alerts alone.
         result["refresh_hour_of_both"] = timed(refresh, 5)
+        result["evaluate_alerts"] = timed(lambda _: connection.execute("select evaluate_alerts()"), 5)
         with serving(server.url("fleetwatt_service", name)) as address, httpx.Client() as client:
             query = {"from": window["window_from"].isoformat(), "to": window["window_to"].isoformat()}
 

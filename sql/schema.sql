@@ -170,6 +170,23 @@ ALTER FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, s
 
 COMMENT ON FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) IS 'Keeps an open alert of which nothing can be told, or closes it as withdrawn or stale; a step of evaluate_alerts';
 
+CREATE FUNCTION public.alert_basis() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select jsonb_build_object(
+        'rollups', (
+            select jsonb_agg(jsonb_build_array(p.stream, p.refreshed_until, p.refreshed_hours, p.kept_hours) order by p.stream)
+            from rollup_progress as p
+        ),
+        'rule', (select to_jsonb(r) from alert_rule() as r)
+    )::text
+$$;
+
+ALTER FUNCTION public.alert_basis() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.alert_basis() IS 'What evaluate_alerts would work on, in words to compare: how far the rollups are, and the settings; not the sessions';
+
 CREATE FUNCTION public.alert_rule() RETURNS TABLE(is_on boolean, window_length interval, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision, reading_interval_s double precision, stale_after interval)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'public'
@@ -221,6 +238,27 @@ $$;
 ALTER FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) IS 'The rule of efficiency alerts: what a pair is and its energy give what it is to be; null where nothing can be told';
+
+CREATE FUNCTION public.alerts_are_current(basis text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    select exists (
+        select
+        from alert_evaluation as e
+        where
+            e.basis = alerts_are_current.basis
+            and not exists (
+                select
+                from session_change as c
+                where c.changed_by >= pg_snapshot_xmin(e.seen) and not pg_visible_in_snapshot(c.changed_by, e.seen)
+            )
+    )
+$$;
+
+ALTER FUNCTION public.alerts_are_current(basis text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.alerts_are_current(basis text) IS 'Whether the last evaluation had the same basis and saw every change of a session, so that another finds the same';
 
 CREATE FUNCTION public.apply_settings(names text[], setting_values double precision[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -491,12 +529,20 @@ declare
     since timestamptz;
     until timestamptz;
     pair record;
+    basis text;
+    seen pg_snapshot;
 begin
     -- 'fl' and 'al': any pair of numbers will do as long as nothing else on the database uses it.
     perform pg_advisory_xact_lock(26220, 24940);
     select * into rule from alert_rule();
     select min(p.refreshed_until) into until from rollup_progress as p;
     if not rule.is_on or until is null or not isfinite(until) then
+        return;
+    end if;
+    -- Both are told before the pairs are judged: what changes meanwhile is judged once more.
+    seen := pg_current_snapshot();
+    basis := alert_basis();
+    if alerts_are_current(basis) then
         return;
     end if;
     since := until - rule.window_length;
@@ -527,6 +573,10 @@ begin
             );
         end if;
     end loop;
+    insert into alert_evaluation as e (basis, seen, evaluated_at)
+    values (basis, seen, now())
+    on conflict (only_row) do update
+    set basis = excluded.basis, seen = excluded.seen, evaluated_at = excluded.evaluated_at;
 end
 $$;
 
@@ -3103,6 +3153,26 @@ COMMENT ON TABLE public.alembic_version IS 'Which migration this database has re
 
 COMMENT ON COLUMN public.alembic_version.version_num IS 'Revision, the number of a file in sql/migrations';
 
+CREATE TABLE public.alert_evaluation (
+    only_row boolean DEFAULT true NOT NULL,
+    basis text NOT NULL,
+    seen pg_snapshot NOT NULL,
+    evaluated_at timestamp with time zone NOT NULL,
+    CONSTRAINT alert_evaluation_only_row_check CHECK (only_row)
+);
+
+ALTER TABLE public.alert_evaluation OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.alert_evaluation IS 'What the last evaluation of alerts was based on; where that is still so, the next one would find the same';
+
+COMMENT ON COLUMN public.alert_evaluation.only_row IS 'There is one row at most';
+
+COMMENT ON COLUMN public.alert_evaluation.basis IS 'How far the rollups were, how much they had rolled up, and the settings';
+
+COMMENT ON COLUMN public.alert_evaluation.seen IS 'Transactions whose changes of sessions it certainly saw';
+
+COMMENT ON COLUMN public.alert_evaluation.evaluated_at IS 'When it began';
+
 CREATE TABLE public.alert_event (
     event_id bigint NOT NULL,
     event_key uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3334,6 +3404,7 @@ CREATE TABLE public.session_change (
     meter_after text COLLATE pg_catalog."C",
     started_after timestamp with time zone,
     ended_after timestamp with time zone,
+    changed_by xid8 DEFAULT pg_current_xact_id() NOT NULL,
     CONSTRAINT session_change_action_check CHECK ((action = ANY (ARRAY['started'::text, 'recorded'::text, 'ended'::text, 'reopened'::text, 'corrected'::text, 'deleted'::text])))
 );
 
@@ -3367,6 +3438,8 @@ COMMENT ON COLUMN public.session_change.started_after IS 'The start since';
 
 COMMENT ON COLUMN public.session_change.ended_after IS 'The end since; null also while the session is open';
 
+COMMENT ON COLUMN public.session_change.changed_by IS 'The transaction that changed it: running numbers are not committed in their order, and this tells what is new';
+
 ALTER TABLE public.session_change ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.session_change_change_id_seq
     START WITH 1
@@ -3387,6 +3460,9 @@ ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS 
 
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+ALTER TABLE ONLY public.alert_evaluation
+    ADD CONSTRAINT alert_evaluation_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY public.alert_event
     ADD CONSTRAINT alert_event_event_key_key UNIQUE (event_key);
@@ -3484,6 +3560,8 @@ CREATE INDEX rollup_stale_hour ON public.rollup_stale USING btree (stream, hour)
 
 CREATE INDEX session_change_session ON public.session_change USING btree (session_id, change_id);
 
+CREATE INDEX session_change_transaction ON public.session_change USING btree (changed_by);
+
 CREATE INDEX session_message_received ON public.session_message USING btree (received_at);
 
 CREATE INDEX vehicle_daily_stored_day_idx ON public.vehicle_daily_stored USING btree (day DESC);
@@ -3552,10 +3630,14 @@ GRANT ALL ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timesta
 
 REVOKE ALL ON FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.alert_basis() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.alert_rule() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.alert_rule() TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.alert_verdict(present text, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.alerts_are_current(basis text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) TO fleetwatt_service;

@@ -20,9 +20,11 @@ create table session_change (
     vehicle_after text collate "C",
     meter_after text collate "C",
     started_after timestamptz,
-    ended_after timestamptz
+    ended_after timestamptz,
+    changed_by xid8 not null default pg_current_xact_id()
 );
 create index session_change_session on session_change (session_id, change_id);
+create index session_change_transaction on session_change (changed_by);
 comment on table session_change is
 'Audit trail: each change of a charging session, written by a trigger of charging_session and by nothing else';
 comment on column session_change.change_id is 'Running number';
@@ -40,6 +42,8 @@ comment on column session_change.vehicle_after is 'The vehicle since; null for a
 comment on column session_change.meter_after is 'The meter since';
 comment on column session_change.started_after is 'The start since';
 comment on column session_change.ended_after is 'The end since; null also while the session is open';
+comment on column session_change.changed_by is
+'The transaction that changed it: running numbers are not committed in their order, and this tells what is new';
 
 -- Not every message can be used when it comes: workers share the load, so an end may be handled before its
 -- start. Ends that were matched by time alone stay a while too: an earlier end may turn up and be the right one.

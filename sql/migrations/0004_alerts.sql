@@ -93,6 +93,19 @@ comment on column alert_event.webhook_tries is 'Times it was posted so far';
 comment on column alert_event.webhook_next_at is 'Not posted before this time';
 comment on column alert_event.webhook_error is 'What went wrong the last time';
 
+create table alert_evaluation (
+    only_row boolean primary key default true check (only_row),
+    basis text not null,
+    seen pg_snapshot not null,
+    evaluated_at timestamptz not null
+);
+comment on table alert_evaluation is
+'What the last evaluation of alerts was based on; where that is still so, the next one would find the same';
+comment on column alert_evaluation.only_row is 'There is one row at most';
+comment on column alert_evaluation.basis is 'How far the rollups were, how much they had rolled up, and the settings';
+comment on column alert_evaluation.seen is 'Transactions whose changes of sessions it certainly saw';
+comment on column alert_evaluation.evaluated_at is 'When it began';
+
 -- The service reads both and keeps the books of delivery; alerts and events are the database's own to write.
 grant select on efficiency_alert, alert_event to fleetwatt_service;
 grant update (

@@ -261,7 +261,48 @@ $$;
 comment on function age_alert(bigint, timestamptz, interval) is
 'Keeps an open alert of which nothing can be told, or closes it as withdrawn or stale; a step of evaluate_alerts';
 
--- Evaluates the newest window of finished hours. Twice gives the same as once; a second one at the same time waits.
+-- All that an evaluation depends on, but for sessions: hours that were rolled up, also anew, and settings. Raw rows
+-- at the edges of sessions lie in finished hours, so a late one makes its hour rolled up anew.
+create or replace function alert_basis()
+returns text
+language sql
+stable
+set search_path = pg_catalog, public
+as $$
+    select jsonb_build_object(
+        'rollups', (
+            select jsonb_agg(jsonb_build_array(p.stream, p.refreshed_until, p.refreshed_hours, p.kept_hours) order by p.stream)
+            from rollup_progress as p
+        ),
+        'rule', (select to_jsonb(r) from alert_rule() as r)
+    )::text
+$$;
+comment on function alert_basis() is
+'What evaluate_alerts would work on, in words to compare: how far the rollups are, and the settings; not the sessions';
+
+create or replace function alerts_are_current(basis text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, public
+as $$
+    select exists (
+        select
+        from alert_evaluation as e
+        where
+            e.basis = alerts_are_current.basis
+            and not exists (
+                select
+                from session_change as c
+                where c.changed_by >= pg_snapshot_xmin(e.seen) and not pg_visible_in_snapshot(c.changed_by, e.seen)
+            )
+    )
+$$;
+comment on function alerts_are_current(text) is
+'Whether the last evaluation had the same basis and saw every change of a session, so that another finds the same';
+
+-- Evaluates the newest window of finished hours. Twice gives the same as once, so where nothing has changed nothing is
+-- done: a fleet's pairs take seconds, and a refresh runs every minute. A second one at the same time waits.
 -- The loop runs over pairs that have an alert or are to get one; what is asked about the fleet is one statement.
 create or replace function evaluate_alerts()
 returns void
@@ -274,12 +315,20 @@ declare
     since timestamptz;
     until timestamptz;
     pair record;
+    basis text;
+    seen pg_snapshot;
 begin
     -- 'fl' and 'al': any pair of numbers will do as long as nothing else on the database uses it.
     perform pg_advisory_xact_lock(26220, 24940);
     select * into rule from alert_rule();
     select min(p.refreshed_until) into until from rollup_progress as p;
     if not rule.is_on or until is null or not isfinite(until) then
+        return;
+    end if;
+    -- Both are told before the pairs are judged: what changes meanwhile is judged once more.
+    seen := pg_current_snapshot();
+    basis := alert_basis();
+    if alerts_are_current(basis) then
         return;
     end if;
     since := until - rule.window_length;
@@ -310,6 +359,10 @@ begin
             );
         end if;
     end loop;
+    insert into alert_evaluation as e (basis, seen, evaluated_at)
+    values (basis, seen, now())
+    on conflict (only_row) do update
+    set basis = excluded.basis, seen = excluded.seen, evaluated_at = excluded.evaluated_at;
 end
 $$;
 comment on function evaluate_alerts() is

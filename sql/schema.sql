@@ -26,7 +26,7 @@ COMMENT ON TYPE public.session_verdict IS 'What became of a message: stored, dup
 
 CREATE FUNCTION bi.charger_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(meter_id text, vehicle_id text, connected_h double precision, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         p.meter_id, p.vehicle_id, p.connected_s / 3600, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc,
@@ -40,7 +40,7 @@ COMMENT ON FUNCTION bi.charger_performance(window_from timestamp with time zone,
 
 CREATE FUNCTION bi.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         p.vehicle_id, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
@@ -54,7 +54,7 @@ COMMENT ON FUNCTION bi.fleet_performance(window_from timestamp with time zone, w
 
 CREATE FUNCTION bi.fleet_series(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, meter_readings bigint, vehicle_readings bigint, vehicles bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     with bins as (
         select whole_window_edges(window_from, window_to, width, zone) as edges
@@ -84,7 +84,7 @@ COMMENT ON FUNCTION bi.time_bucket(bucket_width interval, ts timestamp with time
 
 CREATE FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, battery_temp_avg_c double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
@@ -98,7 +98,7 @@ COMMENT ON FUNCTION bi.vehicle_performance(wanted_vehicle text, window_from time
 
 CREATE FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS TABLE(window_start timestamp with time zone, kwh_ac double precision, kwh_dc double precision, kwh_lost double precision, efficiency_ratio double precision, battery_temp_avg_c double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE STRICT SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     with bins as (
         select whole_window_edges(window_from, window_to, width, zone) as edges
@@ -138,7 +138,7 @@ COMMENT ON FUNCTION bi.vehicle_series(wanted_vehicle text, window_from timestamp
 
 CREATE FUNCTION public.age_alert(wanted bigint, until timestamp with time zone, stale_after interval) RETURNS void
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     update efficiency_alert as a
     set
@@ -172,7 +172,7 @@ COMMENT ON FUNCTION public.age_alert(wanted bigint, until timestamp with time zo
 
 CREATE FUNCTION public.alert_basis() RETURNS text
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select jsonb_build_object(
         'rollups', (
@@ -189,7 +189,7 @@ COMMENT ON FUNCTION public.alert_basis() IS 'What evaluate_alerts would work on,
 
 CREATE FUNCTION public.alert_rule() RETURNS TABLE(is_on boolean, window_length interval, threshold double precision, close_margin double precision, fault_tolerance double precision, least_kwh double precision, least_coverage double precision, reading_interval_s double precision, stale_after interval)
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         setting('alerts', 1) <> 0,
@@ -241,7 +241,7 @@ COMMENT ON FUNCTION public.alert_verdict(present text, kwh_ac double precision, 
 
 CREATE FUNCTION public.alerts_are_current(basis text) RETURNS boolean
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select exists (
         select
@@ -262,7 +262,7 @@ COMMENT ON FUNCTION public.alerts_are_current(basis text) IS 'Whether the last e
 
 CREATE FUNCTION public.apply_settings(names text[], setting_values double precision[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     insert into engine_setting as s (name, value)
     select t.name, t.value
@@ -278,7 +278,7 @@ COMMENT ON FUNCTION public.apply_settings(names text[], setting_values double pr
 
 CREATE FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) RETURNS TABLE(outcome text, session_id text, vehicle_id text, meter_id text, started_at timestamp with time zone, ended_at timestamp with time zone)
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     moment timestamptz;
@@ -357,7 +357,7 @@ COMMENT ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, 
 
 CREATE FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text DEFAULT NULL::text) RETURNS TABLE(place integer, vehicle_id text, meter_id text, kwh double precision, readings bigint)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
@@ -380,7 +380,7 @@ COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehic
 
 CREATE FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
@@ -434,7 +434,7 @@ COMMENT ON FUNCTION public.charger_energy(wanted_meter text, window_from timesta
 
 CREATE FUNCTION public.close_hours() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET lock_timeout TO '200ms'
     AS $$
 begin
@@ -500,7 +500,7 @@ COMMENT ON FUNCTION public.cut_parts(span tstzrange, width interval) IS 'Hours o
 
 CREATE FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) RETURNS TABLE(place integer, kwh double precision, readings bigint, battery_temp_sum double precision, battery_temp_min double precision, battery_temp_max double precision, soc_min double precision, soc_max double precision, soc_first double precision, soc_last double precision)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
@@ -522,7 +522,7 @@ COMMENT ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_ve
 
 CREATE FUNCTION public.evaluate_alerts() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     rule record;
@@ -586,7 +586,7 @@ COMMENT ON FUNCTION public.evaluate_alerts() IS 'Opens, follows and closes effic
 
 CREATE FUNCTION public.expire_session_messages(longest interval) RETURNS bigint
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     waiting_meter text;
@@ -634,7 +634,7 @@ COMMENT ON FUNCTION public.expire_session_messages(longest interval) IS 'Uses wa
 
 CREATE FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     hours bigint := extract(epoch from hour_to - hour_from)::bigint / 3600;
@@ -655,7 +655,7 @@ COMMENT ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with t
 
 CREATE FUNCTION public.fit_session_end(wanted_meter text, wanted_session text, moment timestamp with time zone) RETURNS public.session_verdict
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     target charging_session;
@@ -757,7 +757,7 @@ COMMENT ON COLUMN public.session_message.raw_size IS 'Size of the whole payload 
 
 CREATE FUNCTION public.fit_session_message(message public.session_message) RETURNS public.session_verdict
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select case
         when message.started_at is null
@@ -774,7 +774,7 @@ COMMENT ON FUNCTION public.fit_session_message(message public.session_message) I
 
 CREATE FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) RETURNS public.session_verdict
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     known charging_session;
@@ -835,7 +835,7 @@ COMMENT ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session t
 
 CREATE FUNCTION public.fleet_delivered(edges timestamp with time zone[]) RETURNS TABLE(place integer, vehicle_id text, kwh double precision, readings bigint)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
@@ -877,7 +877,7 @@ COMMENT ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) IS 
 
 CREATE FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         coalesce(b.vehicle_id, d.vehicle_id),
@@ -899,7 +899,7 @@ COMMENT ON FUNCTION public.fleet_performance(window_from timestamp with time zon
 
 CREATE FUNCTION public.fleet_totals(edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint, vehicles bigint)
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         t.place,
@@ -926,7 +926,7 @@ COMMENT ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) IS 'AC
 
 CREATE FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(alert_id bigint, vehicle_id text, meter_id text, present text, verdict text, kwh_ac double precision, kwh_dc double precision, ratio double precision, meter_coverage double precision, vehicle_coverage double precision)
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     with measured as (
         select
@@ -967,7 +967,7 @@ COMMENT ON FUNCTION public.judge_pairs(window_from timestamp with time zone, win
 
 CREATE FUNCTION public.log_session_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     did text;
@@ -1013,7 +1013,7 @@ COMMENT ON FUNCTION public.log_session_change() IS 'Trigger: writes each change 
 
 CREATE FUNCTION public.log_stale_hours() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     line timestamptz;
@@ -1053,7 +1053,7 @@ COMMENT ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from times
 
 CREATE FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) RETURNS void
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     update efficiency_alert as a
     set
@@ -1138,7 +1138,7 @@ COMMENT ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, roll
 
 CREATE FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) RETURNS TABLE(hour timestamp with time zone, kwh double precision, readings bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 begin
@@ -1156,7 +1156,7 @@ COMMENT ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestam
 
 CREATE FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     insert into rollup_chunk (stream, chunk_name, range_start, range_end)
     select wanted, c.chunk_name, c.range_start, c.range_end
@@ -1173,7 +1173,7 @@ COMMENT ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with tim
 
 CREATE FUNCTION public.note_refresh() RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     update rollup_progress set refreshed_at = clock_timestamp()
 $$;
@@ -1184,7 +1184,7 @@ COMMENT ON FUNCTION public.note_refresh() IS 'Notes that a refresh came to its e
 
 CREATE FUNCTION public.note_refresh_failure(reason text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     update rollup_progress
     set failures = failures + 1, failed_at = clock_timestamp(), last_error = left(reason, 1000)
@@ -1196,7 +1196,7 @@ COMMENT ON FUNCTION public.note_refresh_failure(reason text) IS 'Notes that a re
 
 CREATE FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, meter_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint, connected_s double precision)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
@@ -1253,7 +1253,7 @@ COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, win
 
 CREATE FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select exists (
         select
@@ -1276,7 +1276,7 @@ COMMENT ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with tim
 
 CREATE FUNCTION public.record_alert_event() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
     if tg_op = 'INSERT' or (old.closed_at is null and new.closed_at is not null) then
@@ -1298,7 +1298,7 @@ COMMENT ON FUNCTION public.record_alert_event() IS 'Trigger of efficiency_alert:
 
 CREATE FUNCTION public.refresh_is_scheduled() RETURNS boolean
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select false
 $$;
@@ -1361,7 +1361,7 @@ COMMENT ON PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp w
 
 CREATE FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) RETURNS void
     LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     insert into dead_letter (origin, device_id, code, field, message, raw, raw_size)
     values (refused.origin, refused.meter_id, why_code, why_field, why, refused.raw, refused.raw_size)
@@ -1373,7 +1373,7 @@ COMMENT ON FUNCTION public.refuse_session_message(refused public.session_message
 
 CREATE FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'auto'
     AS $$
 declare
@@ -1399,7 +1399,7 @@ COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone
 
 CREATE FUNCTION public.rollup_line() RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     line timestamptz := (select min(p.refreshed_until) from rollup_progress as p);
@@ -1420,7 +1420,7 @@ COMMENT ON FUNCTION public.rollup_line() IS 'Up to where both streams are rolled
 
 CREATE FUNCTION public.rollup_work(wanted text) RETURNS TABLE(hour_from timestamp with time zone, hour_to timestamp with time zone, stale_ids bigint[])
     LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     with progress as (
         select p.refreshed_until, p.logging_from
@@ -1510,7 +1510,7 @@ COMMENT ON COLUMN public.charging_session.updated_at IS 'When the session was la
 
 CREATE FUNCTION public.session_end_is_a_guess(ended public.charging_session) RETURNS boolean
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select exists (
         select from session_message as m
@@ -1528,7 +1528,7 @@ COMMENT ON FUNCTION public.session_end_is_a_guess(ended public.charging_session)
 
 CREATE FUNCTION public.session_takes_any_end(target public.charging_session) RETURNS boolean
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select case
         when upper_inf(target.during) then not exists (
@@ -1545,7 +1545,7 @@ COMMENT ON FUNCTION public.session_takes_any_end(target public.charging_session)
 
 CREATE FUNCTION public.setting(wanted text, otherwise double precision) RETURNS double precision
     LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select coalesce((select s.value from engine_setting as s where s.name = wanted), otherwise)
 $$;
@@ -1556,7 +1556,7 @@ COMMENT ON FUNCTION public.setting(wanted text, otherwise double precision) IS '
 
 CREATE FUNCTION public.settle_session_messages(wanted_meter text) RETURNS void
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     waiting session_message;
@@ -1626,7 +1626,7 @@ COMMENT ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultira
 
 CREATE FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
@@ -1689,7 +1689,7 @@ COMMENT ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with ti
 
 CREATE FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) RETURNS text
     LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     taken session_message;
@@ -1825,7 +1825,7 @@ COMMENT ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, 
 
 CREATE FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, battery_temp_sum double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
         coalesce(b.kwh, 0),
@@ -1867,7 +1867,7 @@ COMMENT ON FUNCTION public.whole_bins(span tstzrange, width interval) IS 'The lo
 
 CREATE FUNCTION public.whole_window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) RETURNS timestamp with time zone[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
     step interval;
@@ -1911,7 +1911,7 @@ COMMENT ON FUNCTION public.whole_window_edges(window_from timestamp with time zo
 
 CREATE FUNCTION public.window_edges(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text DEFAULT 'UTC'::text) RETURNS timestamp with time zone[]
     LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public'
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select window_from || array(
         select inner_edges.edge

@@ -92,7 +92,7 @@ returns timestamptz[]
 language sql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select window_from || array(
         select inner_edges.edge

@@ -13,7 +13,7 @@ create or replace function log_stale_hours()
 returns trigger
 language plpgsql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     line timestamptz;
@@ -73,7 +73,7 @@ create or replace function setting(wanted text, otherwise double precision)
 returns double precision
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select coalesce((select s.value from engine_setting as s where s.name = wanted), otherwise)
 $$;
@@ -83,7 +83,7 @@ create or replace function apply_settings(names text[], setting_values double pr
 returns void
 language sql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     insert into engine_setting as s (name, value)
     select t.name, t.value
@@ -102,7 +102,7 @@ create or replace function close_hours()
 returns void
 language plpgsql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set lock_timeout = '200ms'
 as $$
 begin
@@ -133,7 +133,7 @@ create or replace function note_chunks(wanted text, hour_from timestamptz, hour_
 returns void
 language sql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     insert into rollup_chunk (stream, chunk_name, range_start, range_end)
     select wanted, c.chunk_name, c.range_start, c.range_end
@@ -153,7 +153,7 @@ returns boolean
 language sql
 stable
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select exists (
         select
@@ -179,7 +179,7 @@ returns table (hour_from timestamptz, hour_to timestamptz, stale_ids bigint[])
 language sql
 stable
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     with progress as (
         select p.refreshed_until, p.logging_from
@@ -245,7 +245,7 @@ create or replace function finish_rollup(
 returns void
 language plpgsql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     hours bigint := extract(epoch from hour_to - hour_from)::bigint / 3600;
@@ -266,7 +266,7 @@ create or replace function note_refresh()
 returns void
 language sql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     update rollup_progress set refreshed_at = clock_timestamp()
 $$;
@@ -276,7 +276,7 @@ create or replace function note_refresh_failure(reason text)
 returns void
 language sql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     update rollup_progress
     set failures = failures + 1, failed_at = clock_timestamp(), last_error = left(reason, 1000)

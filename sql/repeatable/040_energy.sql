@@ -12,7 +12,7 @@ create or replace function rolled_up(
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = auto
 as $$
 declare
@@ -206,7 +206,7 @@ returns table (
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
@@ -242,7 +242,7 @@ returns table (
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
@@ -266,7 +266,7 @@ returns table (place integer, vehicle_id text, kwh double precision, readings bi
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
@@ -318,7 +318,7 @@ returns table (
 language sql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         coalesce(b.kwh, 0),
@@ -347,7 +347,7 @@ returns table (
 language sql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         coalesce(b.vehicle_id, d.vehicle_id),
@@ -380,7 +380,7 @@ returns table (
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare

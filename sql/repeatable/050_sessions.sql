@@ -5,7 +5,7 @@ create or replace function log_session_change()
 returns trigger
 language plpgsql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     did text;
@@ -68,7 +68,7 @@ returns table (
     ended_at timestamptz
 )
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     moment timestamptz;

@@ -7,7 +7,7 @@ create or replace function session_end_is_a_guess(ended charging_session)
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select exists (
         select from session_message as m
@@ -28,7 +28,7 @@ create or replace function session_takes_any_end(target charging_session)
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select case
         when upper_inf(target.during) then not exists (
@@ -48,7 +48,7 @@ comment on function session_takes_any_end(charging_session) is
 create or replace function fit_session_end(wanted_meter text, wanted_session text, moment timestamptz)
 returns session_verdict
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     target charging_session;
@@ -112,7 +112,7 @@ create or replace function fit_session_start(
 )
 returns session_verdict
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     known charging_session;
@@ -173,7 +173,7 @@ comment on function fit_session_start(text, text, text, timestamptz, timestamptz
 create or replace function fit_session_message(message session_message)
 returns session_verdict
 language sql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select case
         when message.started_at is null
@@ -193,7 +193,7 @@ create or replace function refuse_session_message(
 )
 returns void
 language sql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     insert into dead_letter (origin, device_id, code, field, message, raw, raw_size)
     values (refused.origin, refused.meter_id, why_code, why_field, why, refused.raw, refused.raw_size)
@@ -207,7 +207,7 @@ comment on function refuse_session_message(session_message, text, text, text) is
 create or replace function settle_session_messages(wanted_meter text)
 returns void
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     waiting session_message;
@@ -256,7 +256,7 @@ create or replace function take_session_message(
 )
 returns text
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     taken session_message;
@@ -304,7 +304,7 @@ comment on function take_session_message(text, text, text, timestamptz, timestam
 create or replace function expire_session_messages(longest interval)
 returns bigint
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     waiting_meter text;

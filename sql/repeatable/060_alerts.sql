@@ -14,7 +14,7 @@ returns table (
 )
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         setting('alerts', 1) <> 0,
@@ -114,7 +114,7 @@ returns table (
 )
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     with measured as (
         select
@@ -155,7 +155,7 @@ comment on function judge_pairs(timestamptz, timestamptz) is
 create or replace function record_alert_event()
 returns trigger
 language plpgsql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 begin
     if tg_op = 'INSERT' or (old.closed_at is null and new.closed_at is not null) then
@@ -189,7 +189,7 @@ create or replace function measure_alert(
 )
 returns void
 language sql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     update efficiency_alert as a
     set
@@ -231,7 +231,7 @@ comment on function measure_alert(
 create or replace function age_alert(wanted bigint, until timestamptz, stale_after interval)
 returns void
 language sql
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     update efficiency_alert as a
     set
@@ -267,7 +267,7 @@ create or replace function alert_basis()
 returns text
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select jsonb_build_object(
         'rollups', (
@@ -284,7 +284,7 @@ create or replace function alerts_are_current(basis text)
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select exists (
         select
@@ -308,7 +308,7 @@ create or replace function evaluate_alerts()
 returns void
 language plpgsql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     rule record;

@@ -39,7 +39,7 @@ stable
 parallel safe
 security definer
 rows 1
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 begin
@@ -111,7 +111,7 @@ stable
 parallel safe
 security definer
 rows 1
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare

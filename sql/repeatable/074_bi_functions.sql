@@ -12,7 +12,7 @@ returns timestamptz[]
 language plpgsql
 stable
 parallel safe
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     step interval;
@@ -69,7 +69,7 @@ stable
 strict
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
@@ -97,7 +97,7 @@ stable
 strict
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     with bins as (
         select whole_window_edges(window_from, window_to, width, zone) as edges
@@ -147,7 +147,7 @@ language sql
 stable
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         t.place,
@@ -177,7 +177,7 @@ language plpgsql
 stable
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
 declare
     line timestamptz := (select min(p.refreshed_until) from rollup_progress as p);
@@ -211,7 +211,7 @@ stable
 strict
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         p.vehicle_id, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc, p.kwh_dc / nullif(p.kwh_ac, 0),
@@ -239,7 +239,7 @@ stable
 strict
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     with bins as (
         select whole_window_edges(window_from, window_to, width, zone) as edges
@@ -274,7 +274,7 @@ stable
 strict
 parallel safe
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select
         p.meter_id, p.vehicle_id, p.connected_s / 3600, p.kwh_ac, p.kwh_dc, p.kwh_ac - p.kwh_dc,

@@ -99,3 +99,23 @@ def test_the_service_can_do_its_work(postgres: Postgres, database: str) -> None:
         ):
             with pytest.raises(errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
+
+
+def test_nobody_can_slip_a_table_of_his_own_into_a_function(postgres: Postgres, database: str) -> None:
+    """A pinned search_path that does not name pg_temp begins with it: temporary views would come first."""
+    with psycopg.connect(postgres.url("fleetwatt_owner", database)) as connection:
+        functions = connection.execute(
+            "select p.oid::regprocedure::text, p.prosecdef, p.proconfig from pg_proc as p "
+            "where p.pronamespace in ('public'::regnamespace, 'bi'::regnamespace) and not exists ("
+            "select from pg_depend as d where d.objid = p.oid and d.deptype = 'e')"
+        ).fetchall()
+    pinned = {
+        name: [setting for setting in configuration or [] if setting.startswith("search_path=")]
+        for name, _, configuration in functions
+    }
+    assert {name for name, definer, _ in functions if definer and not pinned[name]} == set()
+    wrong = {
+        name: found for name, found in pinned.items() if found and "pg_temp" not in found[0].split(", ")[-1]
+    }
+    assert wrong == {}
+    assert len(pinned) > 40

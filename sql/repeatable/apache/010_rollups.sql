@@ -125,7 +125,7 @@ create or replace function store_rollup(wanted text, hour_from timestamptz, hour
 returns void
 language plpgsql
 security definer
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
@@ -198,7 +198,7 @@ create or replace function refresh_is_scheduled()
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select false
 $$;

@@ -65,7 +65,7 @@ create or replace function refresh_is_scheduled()
 returns boolean
 language sql
 stable
-set search_path = pg_catalog, public
+set search_path = pg_catalog, public, pg_temp
 as $$
     select true
 $$;

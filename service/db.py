@@ -27,7 +27,8 @@ def require_url(settings: Settings) -> str:
     """Give the database URL, or raise SettingsError that says how to get one."""
     if not settings.database_url:
         raise SettingsError(
-            "no database: set FLEETWATT_DATABASE_URL, or start the embedded servers with `fleetwatt up`"
+            "no database: set FLEETWATT_DATABASE_URL, or start everything, service and worker too, with "
+            "`fleetwatt up` (where that runs, `fleetwatt status --json` tells the URL as serviceDatabase)"
         )
     return settings.database_url
 

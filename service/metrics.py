@@ -26,6 +26,11 @@ ROLLUP_REFRESHED_UNTIL: Final = Gauge(
     "Unix time before which every hour is rolled up, stale ones apart; 0 before the first refresh",
     ["stream"],
 )
+ROLLUP_REFRESHED_AT: Final = Gauge(
+    "fleetwatt_rollup_refreshed_at_seconds",
+    "Unix time at which a refresh last came to its end; 0 before the first one",
+    ["stream"],
+)
 ROLLUP_STALE_HOURS: Final = Gauge(
     "fleetwatt_rollup_stale_hours",
     "Rolled-up hours that late readings touched and that wait for a refresh",

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import psycopg
 import pytest
@@ -20,6 +21,10 @@ from service.ingest.pipeline import Pipeline
 from service.settings import Settings
 from tests import servers
 from tests.servers import Postgres
+
+# A busy machine must not fail a property: time is measured in bench/.
+hypothesis.settings.register_profile("fleetwatt", deadline=None)
+hypothesis.settings.load_profile("fleetwatt")
 
 EDITIONS = ["apache", "community"]
 _NO_COMMUNITY = "no TimescaleDB Community here: FLEETWATT_TEST_PG_BIN can name the bin folder of one"

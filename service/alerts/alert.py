@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
-from service.web.answers import rfc3339
+from service.web.answers import DECIMALS, rfc3339, rounded
 
 AlertKind = Literal["low_efficiency", "data_fault"]
-_DECIMALS: Final = 6
 
 
 class Coverage(msgspec.Struct, frozen=True):
@@ -56,22 +55,18 @@ class Alert(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
             close_reason=row["close_reason"],
             window_start=_moment(row["window_from"]),
             window_end=_moment(row["window_to"]),
-            total_ac_consumed_kwh=round(row["kwh_ac"], _DECIMALS),
-            total_dc_delivered_kwh=round(row["kwh_dc"], _DECIMALS),
-            ratio_at_opening=_rounded(row["ratio_opened"]),
-            ratio_worst=_rounded(row["ratio_worst"]),
-            ratio_latest=_rounded(row["ratio_latest"]),
-            threshold=round(row["threshold"], _DECIMALS),
+            total_ac_consumed_kwh=round(row["kwh_ac"], DECIMALS),
+            total_dc_delivered_kwh=round(row["kwh_dc"], DECIMALS),
+            ratio_at_opening=rounded(row["ratio_opened"]),
+            ratio_worst=rounded(row["ratio_worst"]),
+            ratio_latest=rounded(row["ratio_latest"]),
+            threshold=round(row["threshold"], DECIMALS),
             coverage=Coverage(
-                meter=round(row["meter_coverage"], _DECIMALS),
-                vehicle=round(row["vehicle_coverage"], _DECIMALS),
+                meter=round(row["meter_coverage"], DECIMALS),
+                vehicle=round(row["vehicle_coverage"], DECIMALS),
             ),
             evaluated_until=_moment(row["evaluated_until"]),
         )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, _DECIMALS)
 
 
 def _moment(value: datetime | str | None) -> str | None:

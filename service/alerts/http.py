@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import Response, Router, get
 from litestar.di import NamedDependency, Provide
@@ -13,7 +13,7 @@ from service.alerts.alert import Alert
 from service.db import ReadPool, fetch_all
 from service.sql import query
 from service.web import parameters
-from service.web.answers import answer
+from service.web.answers import answer, cut_page
 from service.web.problems import Problem
 
 # We made it: nothing to validate on each request.
@@ -22,12 +22,6 @@ _LIMIT_MAX = 1000
 _STATES = {"open": True, "closed": False, "all": None}
 _KINDS = {"low_efficiency": "low_efficiency", "data_fault": "data_fault"}
 _LAST_ID = 2**53
-
-
-def _choice(name: str, text: str, choices: dict[str, Any]) -> Any:
-    if text not in choices:
-        raise Problem(400, "bad_parameter", f"{name} must be one of {', '.join(choices)}", field=name)
-    return choices[text]
 
 
 def _alert_id(name: str, text: str) -> int:
@@ -61,18 +55,18 @@ async def list_alerts(
         alert_pool,
         query("list_alerts"),
         {
-            "is_open": None if state_ is None else _choice("state", state_, _STATES),
+            "is_open": parameters.choice("state", state_, _STATES, "all"),
             "vehicle_id": None if vehicle_id is None else parameters.device("vehicleId", vehicle_id),
             "meter_id": None if meter_id is None else parameters.device("meterId", meter_id),
-            "alert_kind": None if kind is None else _choice("kind", kind, _KINDS),
+            "alert_kind": None if kind is None else parameters.choice("kind", kind, _KINDS, ""),
             "window_from": start,
             "window_to": end,
             "after_alert": None if after is None else _alert_id("after", after),
-            "page_size": size,
+            "page_size": size + 1,
         },
     )
-    following = rows[-1]["alert_id"] if len(rows) == size else None
-    return answer({"alerts": [Alert.from_row(row) for row in rows], "next": following})
+    rows, last = cut_page(rows, size)
+    return answer({"alerts": [Alert.from_row(row) for row in rows], "next": last and last["alert_id"]})
 
 
 def router(pool: ReadPool) -> Router:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_DECIMALS = 6
-
-
-def rounded(value: float | None) -> float | None:
-    """Round a figure for an answer: 6 decimals, a thousandth of a watt hour."""
-    return None if value is None else round(float(value), _DECIMALS)
+from service.web.answers import rounded
 
 
 def balance(kwh_ac: float, kwh_dc: float, threshold: float, *, told: bool = True) -> dict[str, Any]:

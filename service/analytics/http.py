@@ -188,7 +188,9 @@ def _span(from_: str | None, to: str | None, tz: str | None, width: Width | None
     """Read a window and a zone; refuse a window of more hours or days than one answer should hold."""
     start, end = parameters.window(from_, to)
     if width and (end - start) / _LENGTH[width] > _INTERVALS_MAX:
-        message = f"from and to are more than {_INTERVALS_MAX:,} {width}s apart: ask for a part, or by=day"
+        message = f"from and to are more than {_INTERVALS_MAX:,} {width}s apart: ask for a part"
+        if width == "hour":
+            message += ", or by=day"
         raise Problem(400, "bad_parameter", message, field="from")
     return Span(start, end, parameters.zone("tz", tz))
 

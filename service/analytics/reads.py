@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
-from service.analytics.energy import balance, counts, mean_temperature, rounded
+from service.analytics.energy import balance, counts, mean_temperature
 from service.db import ReadPool, fetch_all
 from service.settings import Settings
 from service.sql import query
-from service.web.answers import rfc3339
+from service.web.answers import cut_page, rfc3339, rounded
 
 
 def _meter_state(row: dict[str, Any]) -> dict[str, Any]:
@@ -51,15 +51,18 @@ class Reads(NamedTuple):
 
     async def meter_states(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Give a page of meters; `next` is the id to go on after, null on the last page."""
-        rows = await fetch_all(self.pool, query("meter_states"), parameters)
-        return {"meters": [_meter_state(row) for row in rows], "next": _next(rows, "meter_id", parameters)}
+        rows, last = await self._page(query("meter_states"), parameters)
+        return {
+            "meters": [_meter_state(row) for row in rows],
+            "next": last and last["meter_id"],
+        }
 
     async def vehicle_states(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Give a page of vehicles; `next` is the id to go on after, null on the last page."""
-        rows = await fetch_all(self.pool, query("vehicle_states"), parameters)
+        rows, last = await self._page(query("vehicle_states"), parameters)
         return {
             "vehicles": [_vehicle_state(row) for row in rows],
-            "next": _next(rows, "vehicle_id", parameters),
+            "next": last and last["vehicle_id"],
         }
 
     async def performance(self, vehicle_id: str, start: datetime, end: datetime) -> dict[str, Any] | None:
@@ -110,13 +113,15 @@ class Reads(NamedTuple):
             "storage": {row["name"]: {"bytes": row["bytes"], "chunks": row["chunks"]} for row in storage},
         }
 
+    async def _page(
+        self, statement: LiteralString, parameters: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        size = parameters["page_size"]
+        return cut_page(await fetch_all(self.pool, statement, {**parameters, "page_size": size + 1}), size)
+
     async def ping(self) -> None:
         """Ask the database for a sign of life; raises what psycopg raises when there is none."""
         await fetch_all(self.pool, query("ping"), timeout_s=3.0)
-
-
-def _next(rows: list[dict[str, Any]], key: str, parameters: dict[str, Any]) -> str | None:
-    return rows[-1][key] if len(rows) == parameters["page_size"] else None
 
 
 def _totals(rows: list[dict[str, Any]], kind: str) -> dict[str, int]:

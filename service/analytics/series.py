@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Literal, LiteralString, NamedTuple
 
-from service.analytics.energy import balance, counts, mean_temperature, rounded
+from service.analytics.energy import balance, counts, mean_temperature
 from service.db import ReadPool, fetch_all
 from service.settings import Settings
 from service.sql import query
-from service.web.answers import rfc3339
+from service.web.answers import rfc3339, rounded
 
 Width = Literal["hour", "day"]
 Device = Literal["vehicle", "meter"]

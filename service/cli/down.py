@@ -27,9 +27,12 @@ def command(data_dir: Path | None) -> None:
     if not held:
         click.echo(f"nothing runs on {folders[0]}")
         sys.exit(3)
-    for folder in held:
-        _stop(folder)
-        click.echo(f"stopped; the data stay in {folder}")
+    # What `status` shows; a demo beside it is another engine.
+    folder, *others = held
+    _stop(folder)
+    click.echo(f"stopped; the data stay in {folder}")
+    for other in others:
+        click.echo(f"still running: {other} (fleetwatt down --data-dir {other})")
 
 
 def _stop(folder: Path) -> None:

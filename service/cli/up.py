@@ -95,7 +95,8 @@ def _detach(folder: Path, ports: Ports) -> instance.Running:
         if port is not None:
             command_line += [option, str(port)]
     log_file = folder / "logs/up.log"
-    with log_file.open("wb") as output:
+    with log_file.open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             command_line,
             stdin=subprocess.DEVNULL,
@@ -110,7 +111,7 @@ def _detach(folder: Path, ports: Ports) -> instance.Running:
         if running is not None and running.ready and running.pid == process.pid:
             return running
         if process.poll() is not None:
-            words = log_file.read_text(errors="replace").strip().removeprefix("fleetwatt: ")
+            words = log_file.read_bytes()[begin:].decode(errors="replace").strip().removeprefix("fleetwatt: ")
             raise EmbeddedError(words or f"`fleetwatt up` ended with code {process.returncode}")
         time.sleep(0.1)
     os.kill(process.pid, 15)

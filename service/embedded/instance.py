@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 import signal
@@ -63,6 +64,9 @@ def default_dirs(settings: Settings) -> dict[str, Path]:
     home = paths.data_home()
     if closed_parent(home, server_account(settings.run_as)) is not None:
         home = Path("/var/lib/fleetwatt")
+        if os.environ.get("XDG_DATA_HOME"):
+            # Whoever chose a place of his own gets one: two of them must not meet on one folder.
+            home /= hashlib.sha256(str(paths.data_home()).encode()).hexdigest()[:12]
     return {"data": home / "data", "demo": home / "demo"}
 
 

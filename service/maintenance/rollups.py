@@ -48,10 +48,13 @@ class Rollups(NamedTuple):
         """
         async with await db.writer_connection(db.require_url(self.settings), "refresh") as connection:
             numbers = {"rollup_settle_s": self.settings.rollup_settle_s, **self.for_sql}
-            await connection.execute(
+            cursor = await connection.execute(
                 query("apply_settings"),
                 {"names": list(numbers), "setting_values": [float(number) for number in numbers.values()]},
             )
+            if changed := [name for (name,) in await cursor.fetchall()]:
+                # Seen again and again it means that two processes were given different settings.
+                _log.info("settings_applied", settings={name: numbers[name] for name in sorted(changed)})
             cursor = await connection.execute(query("refresh_is_scheduled"))
             [scheduled] = await cursor.fetchone() or [True]
             try:
@@ -73,5 +76,7 @@ async def _publish(connection: AsyncConnection[Any]) -> None:
             stream = row["stream"]
             until = row["refreshed_until"]
             metrics.ROLLUP_REFRESHED_UNTIL.labels(stream).set(until.timestamp() if until else 0)
+            at = row["refreshed_at"]
+            metrics.ROLLUP_REFRESHED_AT.labels(stream).set(at.timestamp() if at else 0)
             metrics.ROLLUP_STALE_HOURS.labels(stream).set(row["stale_hours"])
             metrics.ROLLUP_FAILURES.labels(stream).set(row["failures"])

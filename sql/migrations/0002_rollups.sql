@@ -61,7 +61,7 @@ create table rollup_chunk (
 comment on table rollup_chunk is
 'Chunks of raw rows that hours were rolled up from; where one has been dropped, the rollups stay as they are';
 comment on column rollup_chunk.stream is 'meter or vehicle';
-comment on column rollup_chunk.chunk_name is 'The chunk''s name, which is never used again';
+comment on column rollup_chunk.chunk_name is 'The chunk''s name with its schema, which is never used again';
 comment on column rollup_chunk.range_start is 'Start of the chunk''s time, included';
 comment on column rollup_chunk.range_end is 'End of the chunk''s time, excluded';
 

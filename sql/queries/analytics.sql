@@ -268,13 +268,18 @@ group by code
 order by code;
 
 -- name: storage
--- Bytes on disk of each hypertable, indexes included, and its number of chunks.
+-- Bytes on disk of each hypertable, indexes included, and its number of chunks; what is behind a rollup has the
+-- same name on both editions.
 select
-    h.hypertable_name as name,
+    coalesce(a.view_name || '_stored', h.hypertable_name) as name,
     hypertable_size((quote_ident(h.hypertable_schema) || '.' || quote_ident(h.hypertable_name))::regclass) as bytes,
     h.num_chunks as chunks
 from timescaledb_information.hypertables as h
-where h.hypertable_schema = 'public'
+left join timescaledb_information.continuous_aggregates as a
+    on
+        h.hypertable_schema = a.materialization_hypertable_schema
+        and h.hypertable_name = a.materialization_hypertable_name
+where h.hypertable_schema = 'public' or a.view_schema = 'public'
 order by name;
 
 -- name: sessions_at

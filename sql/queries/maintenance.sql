@@ -1,7 +1,7 @@
 -- What processes do in the background; see service/maintenance.
 
 -- name: apply_settings
--- Hands settings to the database; what is the same stays untouched.
+-- Hands settings to the database; gives the names of those that were other before.
 select apply_settings(%(names)s::text[], %(setting_values)s::float8[]);
 
 -- name: refresh_is_scheduled

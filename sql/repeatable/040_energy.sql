@@ -1,5 +1,5 @@
--- Energy of devices, vehicle-meter pairs and the fleet: rolled-up days and hours where they are exact, raw rows
--- for everything else. Every answer equals the same sums over the raw rows.
+-- Energy of meters and vehicles: rolled-up days and hours where they are exact, raw rows for everything else.
+-- Every answer equals the same sums over the raw rows.
 --
 -- Answers come for one window or for many that follow each other: `edges` are the ends of these windows in
 -- ascending order, and `place` n stands for [edges[n], edges[n + 1]). A rolled-up hour or day that an edge cuts is
@@ -24,7 +24,10 @@ begin
     cross join (
         select range_agg(tstzrange(s.hour, s.hour + interval '1 hour')) as hours
         from rollup_stale as s
-        where s.stream = wanted and s.hour > lower(span) - interval '1 hour' and s.hour < upper(span)
+        where
+            s.stream = wanted and s.hour > lower(span) - interval '1 hour' and s.hour < upper(span)
+            -- The rollup is all that is left of such an hour, whatever came late.
+            and not raw_is_gone(wanted, s.hour, s.hour + interval '1 hour')
     ) as stale
     where p.stream = wanted;
     days := hours - cut_bins(edges, interval '24 hours');
@@ -260,49 +263,6 @@ $$;
 comment on function delivered(timestamptz[], text) is
 'DC energy (kWh), battery temperature and SoC that a vehicle reported, by window';
 
--- What all vehicles reported: the same arithmetic, read in the order of time instead of vehicle by vehicle.
-create or replace function fleet_delivered(edges timestamptz[])
-returns table (place integer, vehicle_id text, kwh double precision, readings bigint)
-language plpgsql
-stable
-parallel safe
-set search_path = pg_catalog, public, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
-declare
-    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
-    parts record;
-begin
-    select w.* into parts
-    from rolled_up('vehicle', edges) as r
-    cross join lateral split_window(span, r.days, r.hours) as w;
-    return query
-    select e.place, e.vehicle_id, sum(e.kwh), sum(e.readings)::bigint
-    from (
-        select width_bucket(d.day, edges) as place, d.vehicle_id, d.kwh_dc as kwh, d.readings
-        from vehicle_daily_stored as d
-        where d.day <@ parts.days and d.day >= lower(parts.days) and d.day < upper(parts.days)
-        union all
-        select width_bucket(h.hour, edges), h.vehicle_id, h.kwh_dc, h.readings
-        from vehicle_hourly_stored as h
-        where h.hour <@ parts.hours and h.hour >= lower(parts.hours) and h.hour < upper(parts.hours)
-        union all
-        select width_bucket(r.recorded_at, edges), r.vehicle_id, r.kwh_delivered_dc, 1
-        from unnest(parts.rest) as part (span)
-        cross join lateral (
-            select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
-            from vehicle_reading as s
-            where
-                s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
-                and s.recorded_at >= lower(parts.rest) and s.recorded_at < upper(parts.rest)
-            offset 0
-        ) as r
-    ) as e
-    group by 1, 2;
-end
-$$;
-comment on function fleet_delivered(timestamptz[]) is 'DC energy (kWh) that each vehicle reported, by window';
-
 -- Energy summary of one vehicle over [window_from, window_to): what was billed, what arrived. The two sides are
 -- summed apart, so unequal clocks or counts of readings cannot distort either.
 create or replace function vehicle_performance(
@@ -335,109 +295,9 @@ $$;
 comment on function vehicle_performance(text, timestamptz, timestamptz) is
 'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
 
--- The same for every vehicle that drew or reported anything in [window_from, window_to).
-create or replace function fleet_performance(window_from timestamptz, window_to timestamptz)
-returns table (
-    vehicle_id text,
-    kwh_ac double precision,
-    meter_readings bigint,
-    kwh_dc double precision,
-    vehicle_readings bigint
-)
-language sql
-stable
-parallel safe
-set search_path = pg_catalog, public, pg_temp
-as $$
-    select
-        coalesce(b.vehicle_id, d.vehicle_id),
-        coalesce(b.kwh, 0),
-        coalesce(b.readings, 0),
-        coalesce(d.kwh, 0),
-        coalesce(d.readings, 0)
-    from (
-        select vehicle_id, sum(kwh) as kwh, sum(readings)::bigint as readings
-        from billed(array[window_from, window_to])
-        group by vehicle_id
-    ) as b
-    full join fleet_delivered(array[window_from, window_to]) as d on b.vehicle_id = d.vehicle_id
-$$;
-comment on function fleet_performance(timestamptz, timestamptz) is
-'vehicle_performance of every vehicle that drew or reported something in [from, to)';
-
--- AC and DC of each vehicle-meter pair while it was connected. Where a vehicle drew from two meters at once,
--- nobody can tell what each of them delivered: those spans count for neither.
-create or replace function pair_energy(window_from timestamptz, window_to timestamptz)
-returns table (
-    vehicle_id text,
-    meter_id text,
-    kwh_ac double precision,
-    meter_readings bigint,
-    kwh_dc double precision,
-    vehicle_readings bigint,
-    connected_s double precision
-)
-language plpgsql
-stable
-parallel safe
-set search_path = pg_catalog, public, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
-declare
-    span tstzrange := tstzrange(window_from, window_to);
-    edges timestamptz[] := array[window_from, window_to];
-    meters record;
-    vehicles record;
-begin
-    select r.* into meters from rolled_up('meter', edges) as r;
-    select r.* into vehicles from rolled_up('vehicle', edges) as r;
-    return query
-    with pair as (
-        select
-            s.vehicle_id,
-            s.meter_id,
-            range_agg(s.during * span)
-            - coalesce(
-                (
-                    select range_agg(o.during)
-                    from charging_session as o
-                    where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> s.meter_id
-                ),
-                '{}'
-            ) as connected
-        from charging_session as s
-        where s.during && span
-        group by s.vehicle_id, s.meter_id
-    )
-
-    select
-        p.vehicle_id, p.meter_id, coalesce(b.kwh, 0), coalesce(b.readings, 0),
-        coalesce(d.kwh, 0), coalesce(d.readings, 0), coalesce(c.connected_s, 0)
-    from pair as p
-    cross join lateral (
-        select sum(extract(epoch from upper(part.span) - lower(part.span)))::double precision as connected_s
-        from unnest(p.connected) as part (span)
-    ) as c
-    cross join lateral (
-        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
-        from unnest(p.connected) as part (span)
-        cross join lateral meter_energy(p.meter_id, part.span, meters.days, meters.hours, edges) as e
-    ) as b
-    cross join lateral (
-        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
-        from unnest(p.connected) as part (span)
-        cross join lateral vehicle_energy(p.vehicle_id, part.span, vehicles.days, vehicles.hours, edges) as e
-    ) as d;
-end
-$$;
-comment on function pair_energy(timestamptz, timestamptz) is
-'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
-
 grant execute on function
 rolled_up(text, timestamptz[]),
 meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]),
 vehicle_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]),
-billed(timestamptz[], text), delivered(timestamptz[], text), fleet_delivered(timestamptz[]),
-vehicle_performance(text, timestamptz, timestamptz), fleet_performance(timestamptz, timestamptz),
-pair_energy(timestamptz, timestamptz)
+billed(timestamptz[], text), delivered(timestamptz[], text), vehicle_performance(text, timestamptz, timestamptz)
 to fleetwatt_service;

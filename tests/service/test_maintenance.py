@@ -203,3 +203,14 @@ def _watch_the_job(server: Postgres) -> None:
         assert health is not None
         assert health[0]
         assert "rollup_stale" in str(health[1])
+        connection.execute(
+            "select alter_job(job_id, scheduled => false) from timescaledb_information.jobs "
+            "where proc_name = 'refresh_rollups'"
+        )
+        told = connection.execute("select last_error from rollup_health").fetchall()
+        assert all("is off" in str(error) for (error,) in told)
+        connection.execute(
+            "select delete_job(job_id) from timescaledb_information.jobs where proc_name = 'refresh_rollups'"
+        )
+        told = connection.execute("select last_error from rollup_health").fetchall()
+        assert all("no job" in str(error) for (error,) in told)

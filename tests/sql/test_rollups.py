@@ -197,6 +197,8 @@ def test_dropped_days_keep_their_rollups(rolled_up: Connection, service: Connect
     late = START + 5 * HOUR + timedelta(minutes=5)
     insert(service, [meter("a", late, chance), vehicle("a", late, chance), vehicle("a", late + HOUR, chance)])
     assert stale(rolled_up) == [("meter", 5.0), ("vehicle", 5.0), ("vehicle", 6.0)]
+    # Not even until the next refresh: the late rows are all the raw rows that these hours have.
+    assert (counted(rolled_up, "a", day), counted(rolled_up, "a", night)) == (144, 102)
     rolled_up.execute("call refresh_rollups()")
     assert stale(rolled_up) == []
     assert progress(rolled_up, "kept_hours") == {"meter": 1, "vehicle": 2}
@@ -251,3 +253,63 @@ def test_years_without_data_cost_nothing(owner: Connection, service: Connection)
     assert progress(owner, "refreshed_hours") == {"meter": 48, "vehicle": 48}
     assert wrong(owner) == []
     assert wrong_views(owner) == []
+
+
+def test_deleted_rows_are_logged_by_the_hour(rolled_up: Connection) -> None:
+    """A transaction that deletes many rows logs each hour about once, also after a rolled-back savepoint."""
+    with rolled_up.transaction():
+        with rolled_up.transaction(force_rollback=True):
+            rolled_up.execute("delete from vehicle_reading where recorded_at < %s", (START + 2 * HOUR,))
+        found = rolled_up.execute("delete from vehicle_reading where vehicle_id = 'a'").rowcount
+    logged = stale(rolled_up)
+    hours = len(set(logged))
+    assert hours * 2 < found
+    assert len(logged) < 2 * hours
+    assert wrong(rolled_up) == []
+    rolled_up.execute("call refresh_rollups()")
+    assert stale(rolled_up) == []
+    assert wrong(rolled_up) == []
+
+
+def test_the_columnstore(rolled_up: Connection, service: Connection, edition: str) -> None:
+    """Where chunks are compressed, what is added, changed and deleted is logged and rolled up as ever."""
+    if edition == "apache":
+        pytest.skip("this edition has no columnstore")
+    for table, device in (("meter_reading", "meter_id"), ("vehicle_reading", "vehicle_id")):
+        rolled_up.execute(
+            f"alter table {table} set (timescaledb.enable_columnstore, timescaledb.segmentby = '{device}', "
+            "timescaledb.orderby = 'recorded_at')".encode()
+        )
+        for (chunk,) in rolled_up.execute("select show_chunks(%s)::text", (table,)).fetchall():
+            rolled_up.execute("call convert_to_columnstore(%s::regclass)", (chunk,))
+    assert wrong(rolled_up) == []
+    late = START + 5 * HOUR + timedelta(minutes=5, seconds=1)
+    for write in (insert, copy):
+        write(service, [meter("a", late, Random(1)), vehicle("a", late, Random(1))])
+        late += 3 * HOUR
+    moment = START + 31 * HOUR
+    rolled_up.execute("update meter_reading set kwh_consumed_ac = 3 where recorded_at = %s", (moment,))
+    rolled_up.execute(
+        "delete from vehicle_reading where vehicle_id = 'a' and recorded_at < %s", (START + 2 * HOUR,)
+    )
+    rolled_up.execute("delete from meter_reading where meter_id = 'b'")
+    assert ("vehicle", 0.0) in stale(rolled_up)
+    assert ("meter", 31.0) in stale(rolled_up)
+    assert wrong(rolled_up) == []
+    rolled_up.execute("call refresh_rollups()")
+    assert stale(rolled_up) == []
+    assert wrong(rolled_up) == []
+    assert wrong_views(rolled_up) == []
+
+
+def test_a_cancelled_refresh_hinders_nobody(rolled_up: Connection, service: Connection) -> None:
+    """A refresh that is cut short leaves a lock to its session; the session's next one lets go of it."""
+    insert(service, [vehicle("a", START + timedelta(minutes=1, seconds=1), Random(1))])
+    rolled_up.execute("alter table rollup_stale rename to away")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        rolled_up.execute("call refresh_rollups()")
+    rolled_up.execute("alter table away rename to rollup_stale")
+    rolled_up.execute("call refresh_rollups()")
+    assert stale(rolled_up) == []
+    held = "select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+    assert rolled_up.execute(held.encode()).fetchall() == []

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.ingest.decode import decode as decode_readings
 from service.sessions.decode import Message, Unusable, decode, meter_of
 from service.sessions.model import derived_id
 from tests.strategies import NOW, RULE, at, device_ids, json_values, pure, rfc3339, timestamps, zones
@@ -43,6 +44,66 @@ def test_any_bytes(payload: bytes, meter: str) -> None:
     assert (message.vehicle_id is None) == (message.started_at is None)
     assert message.started_at or message.ended_at
     assert message.session_id is not None or message.started_at is None
+
+
+@pytest.mark.parametrize("name", ["sessionId", "vehicleId"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("a b", "bad_id"), ("", "bad_id"), ("x" * 65, "bad_id"), (5, "wrong_type"), (["m"], "wrong_type")],
+)
+def test_ids_that_do_not_fit(name: str, value: Any, expected: str) -> None:
+    """They get the codes of readings, and so does the meter of the payload."""
+    good = {"vehicleId": "v", "startedAt": rfc3339(NOW)}
+    assert code(good | {name: value}) == (expected, name)
+    assert code(good | {"meterId": value}) == (expected, "meterId")
+
+
+@pytest.mark.parametrize("name", ["startedAt", "endedAt"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-01-31T12:00:00", "naive_timestamp"),
+        ("2026-01-31T12:00:00.5", "naive_timestamp"),
+        ("2026-01-31", "wrong_type"),
+        ("2026-02-30T12:00:00Z", "wrong_type"),
+        ("soon", "wrong_type"),
+        (1769860800, "wrong_type"),
+        ({}, "wrong_type"),
+    ],
+)
+def test_times_that_do_not_fit(name: str, value: Any, expected: str) -> None:
+    """A time without a zone is told from what is no time at all, as for readings."""
+    assert code({"vehicleId": "v", "startedAt": rfc3339(NOW), name: value}) == (expected, name)
+    reading = {"meterId": "m", "timestamp": value, "kwhConsumedAc": 0.1, "voltage": 230}
+    [rejection] = decode_readings(msgspec.json.encode(reading), RULE, kind="meter").rejections
+    assert rejection.code == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b'{"vehicleId": 5, ', "malformed_json"),
+        (b'{"vehicleId": 5, "\xff": 1}', "malformed_json"),
+        (b'{"vehicleId": 5, "endedAt": "\xff"}', "wrong_type"),
+        (b'{"vehicleId": ' + b"[" * 100_000, "too_deep"),
+        (b'{"vehicleId": 5, "x": ' + b"[" * 100_000, "too_deep"),
+    ],
+)
+def test_a_second_mistake_after_the_first(payload: bytes, expected: str) -> None:
+    """What comes after a field that does not fit may be no JSON: a reason to refuse it, and no defect."""
+    assert code(payload)[0] == expected
+
+
+@pure
+@given(st.data(), near_messages)
+def test_messages_that_are_cut_off(data: st.DataObject, message: dict[str, Any]) -> None:
+    """A message of which the end is missing, or with a byte of garbage in it, is refused with a code."""
+    payload = msgspec.json.encode(message)
+    cut = data.draw(st.integers(0, len(payload)))
+    try:
+        decode("sessions/m-1", payload[:cut] + data.draw(st.binary(max_size=2)), RULE)
+    except Unusable as refused:
+        assert refused.code  # noqa: PT017 - either outcome is right
 
 
 @pure

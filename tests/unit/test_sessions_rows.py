@@ -129,27 +129,44 @@ def test_open_ends() -> None:
     assert isinstance(reader.read([*changed(to=""), ""]), Session)
 
 
-def test_the_hour_that_occurs_twice() -> None:
-    """An end in the repeated hour is the second one if the start lies in between; else the order tells."""
-    # Summer time ended at 01:00 UTC: 02:30 local was 00:30 UTC, and again 01:30 UTC.
-    reader = SessionReader(SessionMapping(**MAPPING), HEADER)
-    found = [
-        reader.read([f"s-{n}", "v", "p", "1", start, end, ""])
-        for n, (start, end) in enumerate(
-            [
-                ("2023-10-29T01:00:00", "2023-10-29T01:30:00"),
-                ("2023-10-29T02:10:00", "2023-10-29T02:20:00"),
-                ("2023-10-29T02:50:00", "2023-10-29T02:40:00"),
-                ("2023-10-29T02:45:00", "2023-10-29T02:55:00"),
-            ]
-        )
-    ]
-    utc = [
-        ((one.started_at.hour, one.started_at.minute), (one.ended_at.hour, one.ended_at.minute))
-        for one in found
-        if isinstance(one, Session) and one.ended_at
-    ]
-    assert utc == [((23, 0), (23, 30)), ((0, 10), (0, 20)), ((0, 50), (1, 40)), ((1, 45), (1, 55))]
+# Summer time ended at 01:00 UTC: 02:30 local was 00:30 UTC, and again 01:30 UTC.
+TWICE: list[tuple[str, str, str]] = [
+    ("01:00", "01:30", "23:00-23:30"),
+    ("01:30", "03:30", "23:30-02:30"),
+    # Whether half an hour or one and a half, nobody knows.
+    ("01:30", "02:30", "endedAt"),
+    ("02:30", "03:30", "startedAt"),
+    ("02:10", "02:20", "startedAt"),
+    ("02:50", "02:40", "startedAt"),
+    ("02:30", "02:30", "startedAt"),
+    ("02:30", "", "startedAt"),
+    # An offset is certain, and leaves only one of the two.
+    ("02:30+02:00", "02:10", "00:30-01:10"),
+    ("02:30+02:00", "02:30", "00:30-01:30"),
+    ("02:30+02:00", "02:40", "endedAt"),
+    ("02:30+01:00", "02:10", "endedAt"),
+    ("02:50", "02:30+01:00", "00:50-01:30"),
+    ("02:30", "02:30+01:00", "00:30-01:30"),
+    ("02:10", "02:30+01:00", "startedAt"),
+    ("02:50", "02:30+02:00", "startedAt"),
+]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_the_hour_that_occurs_twice(backward: bool, repeats: int) -> None:
+    """A time in it is settled by the session's own other end or refused; no other row has a say."""
+    reader = SessionReader(SessionMapping(**MAPPING, open_ends=True), HEADER)
+    for start, end, expected in TWICE[:: -1 if backward else 1] * repeats:
+        times = [f"2023-10-29T{one[:5]}:00{one[5:]}" if one else "" for one in (start, end)]
+        found = reader.read(["s-1", "v", "p", "1", *times, ""])
+        if isinstance(found, Refusal):
+            assert (found.code, found.field) == ("ambiguous_time", expected), (start, end)
+            assert "Europe/Paris" in found.message
+            continue
+        assert found.ended_at is not None
+        span = [moment.astimezone(UTC).strftime("%H:%M") for moment in (found.started_at, found.ended_at)]
+        assert "-".join(span) == expected, (start, end)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.ingest.decode import decode
@@ -49,7 +49,6 @@ def _books(
 
 
 @given(vehicles=sizes, meters=sizes, seed=st.integers(), moment=starts, interval_s=intervals)
-@settings(deadline=None)
 def test_readings_depend_on_seed_device_and_moment_only(
     vehicles: int, meters: int, seed: int, moment: datetime, interval_s: float
 ) -> None:
@@ -68,7 +67,6 @@ def test_another_seed_is_another_fleet() -> None:
 
 
 @given(vehicles=sizes, meters=sizes, seed=st.integers(), start=starts)
-@settings(deadline=None)
 def test_a_meter_and_a_vehicle_are_in_one_session_at_a_time(
     vehicles: int, meters: int, seed: int, start: datetime
 ) -> None:
@@ -85,7 +83,6 @@ def test_a_meter_and_a_vehicle_are_in_one_session_at_a_time(
 
 
 @given(seed=st.integers(), start=starts, hours=st.integers(1, 40))
-@settings(deadline=None)
 def test_sessions_of_a_window_are_those_that_overlap_it(seed: int, start: datetime, hours: int) -> None:
     """A narrow window finds exactly what a wide one finds of it; times lie on whole seconds."""
     fleet, end = Fleet(9, 4, seed), start + timedelta(hours=hours)
@@ -134,7 +131,6 @@ def test_a_vehicles_energy_is_what_its_battery_gained() -> None:
 
 
 @given(vehicles=sizes, meters=sizes, seed=st.integers(), moment=starts)
-@settings(deadline=None)
 def test_soc_never_falls_in_a_session_nor_jumps(
     vehicles: int, meters: int, seed: int, moment: datetime
 ) -> None:
@@ -162,7 +158,6 @@ def test_a_third_of_the_fleet_charges_at_any_hour(hour: int) -> None:
 
 
 @given(vehicles=sizes, meters=sizes, seed=st.integers(), moment=starts, interval_s=intervals)
-@settings(deadline=None)
 def test_every_reading_is_accepted(
     vehicles: int, meters: int, seed: int, moment: datetime, interval_s: float
 ) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.readings import Reading
@@ -39,7 +39,6 @@ def _flat(ticks: list[list[Reading]]) -> list[Reading]:
 
 
 @given(disturbances, st.integers())
-@settings(deadline=None)
 def test_nothing_is_lost_and_only_repeats_are_added(given_disturbances: Disturbances, seed: int) -> None:
     """What comes out is what went in, drift taken off, and as many repeats as were counted."""
     network = Network(seed, given_disturbances)
@@ -54,7 +53,6 @@ def test_nothing_is_lost_and_only_repeats_are_added(given_disturbances: Disturba
 
 
 @given(disturbances, st.integers())
-@settings(deadline=None)
 def test_the_same_seed_disturbs_in_the_same_way(given_disturbances: Disturbances, seed: int) -> None:
     """Two networks with one seed send the same readings in the same order."""
     assert _through(Network(seed, given_disturbances)) == _through(Network(seed, given_disturbances))

@@ -3,15 +3,6 @@
 set local lock_timeout = '10s';
 set local statement_timeout = '10min';
 
--- The refresh is a job of the database, and jobs run only for roles that may log in. It gets no password.
-do $$
-begin
-    if not (select rolcanlogin from pg_catalog.pg_roles where rolname = 'fleetwatt_owner') then
-        alter role fleetwatt_owner login;
-    end if;
-end
-$$;
-
 set local role fleetwatt_owner;
 
 create materialized view meter_hourly

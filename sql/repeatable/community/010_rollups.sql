@@ -80,15 +80,22 @@ select
     p.refreshed_at,
     coalesce(j.failed_at, p.failed_at) as failed_at,
     p.failures + coalesce(j.failures, 0) as failures,
-    coalesce(j.last_error, p.last_error) as last_error
+    case
+        when j.job_id is null then 'no job of the database refreshes the rollups: run "fleetwatt migrate"'
+        when not j.scheduled
+            then format('the job that refreshes the rollups is off: select alter_job(%s, scheduled => true)', j.job_id)
+        else coalesce(j.last_error, p.last_error)
+    end as last_error
 from rollup_progress as p
 left join lateral (
     select
+        i.job_id,
+        i.scheduled,
         s.total_failures as failures,
         e.failed_at,
         e.last_error
     from timescaledb_information.jobs as i
-    inner join timescaledb_information.job_stats as s on i.job_id = s.job_id
+    left join timescaledb_information.job_stats as s on i.job_id = s.job_id
     left join lateral (
         select
             x.finish_time as failed_at,

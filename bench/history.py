@@ -180,6 +180,7 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
 
             timed(get("/v1/analytics/performance/{id}"), 50)
             result["performance_http"] = timed(get("/v1/analytics/performance/{id}"), 500)
+            result["current_state_http"] = timed(get("/v1/ingest/vehicle/{id}/current"), 500)
             result["fleet_http"] = timed(get("/v1/analytics/fleet"), 10)
     return result
 

@@ -85,6 +85,7 @@ async def walk(api: Api, kind: str, query: str) -> list[str]:
     after = ""
     while True:
         page = await get(api, f"/v1/analytics/{kind}s/states?{query}{after}")
+        assert page[f"{kind}s"] or not after, "the page before should have said that it was the last one"
         walked += [state[f"{kind}Id"] for state in page[f"{kind}s"]]
         if page["next"] is None:
             return walked
@@ -97,7 +98,7 @@ async def test_states_page_by_page(api: Api, kind: str) -> None:
     ids = ["A", "a", "a-1", "a.1", "a:1", "a_1", "b", "Z", "0", "10", "9"]
     make = meter if kind == "meter" else vehicle
     await store(api, *[make(device_id) for device_id in ids])
-    for size in (1, 2, 5, len(ids), 1000):
+    for size in (1, 2, 5, 10, len(ids), 1000):
         assert await walk(api, kind, f"limit={size}") == sorted(ids)
     page = await get(api, f"/v1/analytics/{kind}s/states?after=a&limit=2")
     assert [state[f"{kind}Id"] for state in page[f"{kind}s"]] == ["a-1", "a.1"]

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 
 from service.readings import Kind, MeterReading, Reading, VehicleReading
 
-# The first Sunday from this day on (month, day): clocks change in New York and St. John's, London, Lord Howe.
+# The first Sunday from this day on (month, day): clocks change in Havana and St. John's, in London and on the
+# Azores, on Lord Howe and (in April) in Santiago.
 SEASONS: Final = [(3, 8), (11, 1), (3, 25), (10, 25), (4, 1), (10, 1)]
 
 
@@ -129,7 +130,7 @@ class Told:
 
 
 def local_midnights(origin: datetime, days: LocalDays) -> list[datetime]:
-    """Give the midnights of local days, in UTC."""
+    """Give the midnights of local days, in UTC; where one comes twice, the first, as Python does."""
     zone = ZoneInfo(days.zone)
     return [
         datetime.combine(origin.date() + timedelta(days=day), time(), zone).astimezone(UTC)

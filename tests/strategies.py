@@ -179,10 +179,19 @@ def windows(draw: st.DrawFn, minutes: int = 240) -> tuple[datetime, datetime]:
     return NOW + timedelta(seconds=start), NOW + timedelta(seconds=start + length)
 
 
-# Half-hour zones, and zones whose clocks change: a connection's time zone must not matter.
-session_zones: Final = st.sampled_from(
-    ["UTC", "Asia/Kolkata", "America/St_Johns", "Europe/London", "Australia/Lord_Howe"]
-)
+# Zones whose clocks change: at an hour of the night; by half an hour; back onto midnight, which comes twice;
+# at midnight, which is skipped, and back past it. And zones that are half an hour off.
+CHANGING_ZONES: Final = [
+    "Europe/London",
+    "Australia/Lord_Howe",
+    "Atlantic/Azores",
+    "America/Havana",
+    "America/Santiago",
+    "America/St_Johns",
+]
+LOCAL_ZONES: Final = ["UTC", "Asia/Kolkata", *CHANGING_ZONES]
+# A connection's time zone must not matter.
+session_zones: Final = st.sampled_from(LOCAL_ZONES)
 
 
 def near(hours_from: int, hours_to: int) -> st.SearchStrategy[timedelta]:
@@ -238,7 +247,7 @@ corrections: Final = st.builds(
 edge_lists: Final = (
     st.builds(
         LocalDays,
-        st.sampled_from(["Asia/Kolkata", "Europe/London", "Australia/Lord_Howe"]),
+        st.sampled_from(LOCAL_ZONES),
         st.integers(-3, 0),
         st.integers(1, 4),
     )

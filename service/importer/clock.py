@@ -4,7 +4,8 @@ A local time can mean no instant (skipped in spring) or two (repeated in autumn)
 refused. A repeated one is settled by the order of the file: the readings of a device run forward in
 time (or backward, in a file that has the newest first), so a step against that order within the
 repeated hour starts its second pass. Where order cannot tell, the time is refused rather than guessed:
-at the very start of a device's readings, and where they jump about.
+at the very start of a device's readings, and where they jump about. Sessions come in no order: they ask
+for both instants, and each is settled by its own other end.
 """
 
 from __future__ import annotations
@@ -79,22 +80,35 @@ class Clock:
         self._zone = zone
         self._seen: dict[str, tuple[datetime, datetime | None]] = {}
 
-    def read(self, device_id: str, text: str, after: datetime | None = None) -> datetime:
-        """Give the instant that `text` means for that device; raises CellError.
+    def read(self, device_id: str, text: str) -> datetime:
+        """Give the instant that `text` means for that device; raises CellError."""
+        time = self._parsed(text)
+        # An offset in the text says more than the zone of the file.
+        return time if time.utcoffset() is not None else self._resolve(device_id, time)
 
-        Of the two passes of a repeated hour it is the second if only that one lies later than `after`.
+    def instants(self, text: str) -> tuple[datetime, datetime]:
+        """Give the two instants that `text` can mean, whatever else is in the file; raises CellError.
+
+        They are the same unless it is in a repeated hour.
         """
+        time = self._parsed(text)
+        return (time, time) if time.utcoffset() is not None else self._passes(time)
+
+    def ambiguous(self, witness: str) -> CellError:
+        """Give the error for a time in a repeated hour; `witness` is what cannot tell which pass it was."""
+        message = f"the hour occurs twice in {self._zone}, and {witness} does not tell which"
+        return CellError(self._field, "ambiguous_time", message)
+
+    def _parsed(self, text: str) -> datetime:
         try:
-            time = self._parse(text)
+            return self._parse(text)
         except ValueError:
             wanted = self._format or "2026-01-31T12:00:00Z"
             message = f"{text!r} is not a timestamp of the form {wanted}"
             raise CellError(self._field, "wrong_type", message) from None
-        # An offset in the text says more than the zone of the file.
-        return time if time.utcoffset() is not None else self._resolve(device_id, time, after)
 
-    def _resolve(self, device_id: str, local: datetime, after_moment: datetime | None) -> datetime:
-        """Give the instant, in UTC, of a time without zone."""
+    def _passes(self, local: datetime) -> tuple[datetime, datetime]:
+        """Give the instants, in UTC, of a time without zone: one for each pass of a repeated hour."""
         if self._zone is None:
             raise CellError(
                 self._field, "naive_timestamp", f"{local} has no zone: say with --tz where it was local time"
@@ -106,13 +120,14 @@ class Clock:
                 self._field, "nonexistent_time", f"{local} was skipped by the clock change in {self._zone}"
             )
         try:
-            instant = (local - before).replace(tzinfo=UTC)
-            if before != after:
-                second = (local - after).replace(tzinfo=UTC)
-                certain = after_moment is not None and instant <= after_moment < second
-                instant = second if certain else self._choose(device_id, instant, second)
+            return (local - before).replace(tzinfo=UTC), (local - after).replace(tzinfo=UTC)
         except OverflowError:
             raise CellError(self._field, "out_of_range", f"{local} is out of range") from None
+
+    def _resolve(self, device_id: str, local: datetime) -> datetime:
+        """Give the instant, in UTC, of a time without zone."""
+        first, second = self._passes(local)
+        instant = first if first == second else self._choose(device_id, first, second)
         last, _ = self._seen.get(device_id, (None, None))
         if instant != last:
             self._seen[device_id] = (instant, last)
@@ -130,8 +145,4 @@ class Clock:
                 return near
             if (far >= last) if forward else (far <= last):
                 return far
-        raise CellError(
-            self._field,
-            "ambiguous_time",
-            f"the hour occurs twice in {self._zone}, and the order of lines does not tell which",
-        )
+        raise self.ambiguous("the order of lines")

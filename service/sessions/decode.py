@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +35,7 @@ class Unusable(Exception):  # noqa: N818 - told as a dead letter, not as an erro
 
 
 _FIELDS: Final = msgspec.structs.fields(Message)
+_TIMES: Final = frozenset({"startedAt", "endedAt"})
 
 
 def meter_of(topic: str) -> str | None:
@@ -85,9 +86,11 @@ def _read(payload: bytes) -> Message:
     if not payload.strip(b" \t\n\r"):
         raise Unusable("empty_body", "the payload is empty: send a JSON start or end of a session")
     try:
-        return msgspec.json.decode(payload, type=Message)
-    except msgspec.ValidationError:
-        raise _blame(payload) from None
+        try:
+            return msgspec.json.decode(payload, type=Message)
+        except msgspec.ValidationError:
+            # What comes after the first mistake was not read yet, and may be no JSON.
+            raise _blame(payload) from None
     except RecursionError:
         raise Unusable("too_deep", "the payload is nested too deeply") from None
     except (msgspec.DecodeError, ValueError) as error:
@@ -95,17 +98,32 @@ def _read(payload: bytes) -> Message:
 
 
 def _blame(payload: bytes) -> Unusable:
-    """Name the field that does not fit: its own type says so, not the text of an error."""
+    """Name the field that does not fit, with the code that a reading would get: a type tells, not a text."""
     try:
         raw = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return Unusable("wrong_shape", "the payload must be one JSON object")
     for field in _FIELDS:
-        if field.encode_name in raw:
-            try:
-                msgspec.json.decode(raw[field.encode_name], type=field.type)
-            except (msgspec.ValidationError, UnicodeDecodeError) as error:
-                return Unusable(
-                    "bad_value", f'"{field.encode_name}" is not valid: {error}', field.encode_name
-                )
+        if field.encode_name in raw and not _fits(raw[field.encode_name], field.type):
+            return _fault(field.encode_name, raw[field.encode_name])
     return Unusable("wrong_shape", "the payload does not fit together")
+
+
+def _fault(name: str, raw: msgspec.Raw) -> Unusable:
+    """Tell a value of the wrong type from one of the right type that breaks a rule."""
+    if name in _TIMES:
+        if _fits(raw, datetime):
+            message = f'"{name}" has no zone: write it as 2026-01-31T12:00:00Z or with +01:00'
+            return Unusable("naive_timestamp", message, name)
+        return Unusable("wrong_type", f'"{name}" must be an RFC 3339 timestamp with a zone', name)
+    if _fits(raw, str):
+        return Unusable("bad_id", f'"{name}" must be 1 to 64 characters of A-Z a-z 0-9 . _ : -', name)
+    return Unusable("wrong_type", f'"{name}" must be a string', name)
+
+
+def _fits(raw: msgspec.Raw, wanted: Any) -> bool:
+    try:
+        msgspec.json.decode(raw, type=wanted)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return False
+    return True

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+import msgspec
 from litestar import Request, Response, Router, get, patch, post, put
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service.sessions import openapi
+from service.sessions.errors import BadTimesError, ConflictError, SessionError, UnknownError
 from service.sessions.model import NewAssignment, NewSession, SessionUpdate
 from service.sessions.store import Sessions
 from service.web import parameters
 from service.web.answers import answer
 from service.web.bodies import decode_body
+from service.web.problems import Problem
 
 AnyRequest = Request[Any, Any, Any]
 # We made it: nothing to validate on each request.
 InjectedSessions = NamedDependency[SkipValidation[Sessions]]
 _LIMIT_MAX = 1000
+_STATUS: Final[dict[type[SessionError], int]] = {BadTimesError: 400, UnknownError: 404, ConflictError: 409}
+# Problems that tell of the session in the way, if it is still there.
+_TITLES: Final = {
+    "session_overlap": "A meter serves one vehicle at a time",
+    "session_started_later": "An open session of the vehicle starts too late",
+}
 
 
 @post("/v1/sessions", operation_class=openapi.ADD, summary="Start a session, or store a finished one")
@@ -69,6 +78,10 @@ async def change_session(
 ) -> Response[bytes]:
     """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
     update = decode_body(await request.body(), SessionUpdate)
+    if update == SessionUpdate():
+        # A name that was mistyped must not look like a change that was made.
+        message = 'nothing to change: give some of "endedAt", "startedAt", "vehicleId", "meterId"'
+        raise Problem(400, "missing", message)
     return answer(await sessions.change(parameters.device("sessionId", session_id), update))
 
 
@@ -123,6 +136,14 @@ async def assigned_meter(
     return answer(await sessions.assigned(parameters.device("vehicleId", vehicle_id)))
 
 
+def _of_session(_request: AnyRequest, error: SessionError) -> Response[bytes]:
+    """Tell a client why something cannot be done with a session."""
+    title = _TITLES.get(error.code)
+    extra = {"other": msgspec.to_builtins(error.other)} if title else None
+    status = _STATUS[type(error)]
+    return Problem(status, error.code, str(error), title=title, field=error.field, extra=extra).response()
+
+
 def router(sessions: Sessions) -> Router:
     """Give the routes of sessions, bound to a pool."""
     return Router(
@@ -137,5 +158,6 @@ def router(sessions: Sessions) -> Router:
             assigned_meter,
         ],
         dependencies={"sessions": Provide(lambda: sessions, sync_to_thread=False)},
+        exception_handlers={SessionError: _of_session},
         tags=["Sessions"],
     )

@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
 
 from service import db
 from service.errors import DatabaseUnavailableError, ImportFileError
@@ -87,6 +86,15 @@ class _Sorted(NamedTuple):
 
     rows: list[_Row]
     repeats: dict[int, list[_Row]]
+
+
+class _Compared(NamedTuple):
+    """A row of the query compare_sessions."""
+
+    place: int
+    same: bool | None
+    other_id: str | None
+    other_vehicle: str | None
 
 
 async def import_sessions(
@@ -217,7 +225,7 @@ def _fates_by_themselves(rows: list[_Row]) -> list[Fate]:
     return fates
 
 
-async def _store(connection: AsyncConnection[DictRow], batch: list[_Row]) -> list[Fate]:
+async def _store(connection: AsyncConnection[tuple[Any, ...]], batch: list[_Row]) -> list[Fate]:
     """Store a batch in one transaction, and find out about the rows that could not be."""
     fates: dict[int, Fate] = {}
     left = batch
@@ -226,15 +234,15 @@ async def _store(connection: AsyncConnection[DictRow], batch: list[_Row]) -> lis
             async with connection.transaction():
                 await connection.execute(query("name_source"), {"source": "import"})
                 stored = await connection.execute(query("import_sessions"), _columns(left))
-                new = {row["session_id"] for row in await stored.fetchall()}
+                new = {session_id for (session_id,) in await stored.fetchall()}
                 other = [row for row in left if row.session.session_id not in new]
                 compared = await connection.execute(query("compare_sessions"), _columns(other))
-                found = await compared.fetchall()
+                found = [_Compared(*answer) for answer in await compared.fetchall()]
         except psycopg.errors.DeadlockDetected:
             continue
         fates |= {row.line: "new" for row in left if row.session.session_id in new}
         for answer in found:
-            row = other[answer["place"] - 1]
+            row = other[answer.place - 1]
             fate = _fate(row.session, answer)
             if fate is not None:
                 fates[row.line] = fate
@@ -245,14 +253,14 @@ async def _store(connection: AsyncConnection[DictRow], batch: list[_Row]) -> lis
     raise ImportFileError("others change the same sessions all the time; importing the file again is safe")
 
 
-def _fate(session: Session, answer: DictRow) -> Fate | None:
-    if answer["same"] is not None:
-        if answer["same"]:
+def _fate(session: Session, answer: _Compared) -> Fate | None:
+    if answer.same is not None:
+        if answer.same:
             return "there"
         message = f"session {session.session_id} is stored with other values; it may have been corrected"
         return Refusal("sessionId", "session_exists", message)
-    if answer["other_id"] is not None:
-        return _overlap(answer["other_id"], answer["other_vehicle"])
+    if answer.other_id is not None:
+        return _overlap(answer.other_id, str(answer.other_vehicle))
     return None
 
 
@@ -271,16 +279,9 @@ def _columns(rows: list[_Row]) -> dict[str, list[Any]]:
     }
 
 
-async def _connect(settings: Settings) -> AsyncConnection[DictRow]:
+async def _connect(settings: Settings) -> AsyncConnection[tuple[Any, ...]]:
     try:
-        return await AsyncConnection.connect(
-            db.require_url(settings),
-            autocommit=True,
-            row_factory=dict_row,
-            application_name="fleetwatt import",
-            options="-c timezone=UTC -c lock_timeout=30s",
-            connect_timeout=5,
-        )
+        return await db.writer_connection(db.require_url(settings), "import")
     except psycopg.OperationalError as error:
         first_line = str(error).partition("\n")[0]
         raise DatabaseUnavailableError(f"the database does not answer: {first_line}") from None

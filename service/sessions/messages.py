@@ -23,6 +23,7 @@ from service.db import ReadPool, fetch_all
 from service.errors import blames_data, is_transient
 from service.readings import TimeRule
 from service.sessions.decode import Unusable, decode, meter_of
+from service.sessions.expiry import expire_messages
 from service.settings import Settings
 from service.sql import query
 
@@ -81,9 +82,7 @@ class SessionMessages:
 
     async def expire(self) -> int:
         """Use waiting messages that fit by now; give up those that have waited too long, and say how many."""
-        wait = {"wait_s": self._settings.session_wait_s}
-        [row] = await fetch_all(self._pool, query("expire_session_messages"), wait)
-        given_up: int = row["given_up"]
+        given_up = await expire_messages(self._settings)
         if given_up:
             _MESSAGES.labels("expired").inc(given_up)
             self._log.warning("messages_given_up", count=given_up)

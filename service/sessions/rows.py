@@ -62,7 +62,7 @@ class SessionMapping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionReader:
-    """A mapping bound to the header of a file. Keeps the clocks' memory, so rows come in file order.
+    """A mapping bound to the header of a file; what a row means depends on nothing else in the file.
 
     Raises ImportFileError for a mapping that this header cannot fulfil.
     """
@@ -96,8 +96,7 @@ class SessionReader:
     def _read(self, row: Row) -> Session:
         vehicle_id, meter_id = self._vehicle(row), self._meter(row)
         session_id = self._session(row) if self._session else None
-        started_at = self._start_clock.read(meter_id, self._start(row))
-        ended_at = None if self._is_open(row) else self._end_of(row, meter_id, started_at)
+        started_at, ended_at = self._times(row)
         check_times(started_at, ended_at)
         self._check_energy(row)
         self._check_length(started_at, ended_at)
@@ -113,8 +112,23 @@ class SessionReader:
         """Tell whether the row has no end at all and may have none; half an end is a mistake."""
         return self._mapping.open_ends and not any(row[position].strip() for position in self._end_positions)
 
-    def _end_of(self, row: Row, meter_id: str, started_at: datetime) -> datetime:
-        return self._end_clock.read(meter_id, self._end(row), after=started_at)
+    def _times(self, row: Row) -> tuple[datetime, datetime | None]:
+        """Give start and end. One that is in a repeated hour is settled by the other one, or not at all.
+
+        Where the other one is certain, and lies between the two instants that are possible, only one of these
+        makes a session. Other rows tell nothing: the same one must mean the same session in any file.
+        """
+        start, late_start = self._start_clock.instants(self._start(row))
+        if self._is_open(row):
+            if start != late_start:
+                raise self._start_clock.ambiguous("a session without an end")
+            return start, None
+        early_end, end = self._end_clock.instants(self._end(row))
+        if start != late_start and not (early_end == end and start < end <= late_start):
+            raise self._start_clock.ambiguous("the end")
+        if early_end != end and not early_end <= start < end:
+            raise self._end_clock.ambiguous("the start")
+        return start, end
 
     def _check_energy(self, row: Row) -> None:
         if self._energy is None:

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from psycopg import AsyncConnection, errors
 
 from service.db import ReadPool, fetch_all
+from service.sessions.errors import BadTimesError, ConflictError, SessionError, UnknownError
 from service.sessions.model import (
     Assignment,
     Change,
@@ -25,7 +26,6 @@ from service.sessions.model import (
     check_times,
 )
 from service.sql import query
-from service.web.problems import Problem
 
 _TRIES: Final = 3
 # As for a query: a frozen server must not hold a request for ever.
@@ -43,8 +43,8 @@ class Sessions(NamedTuple):
     async def add(self, new: NewSession) -> tuple[Session, bool]:
         """Store a session; give it and whether it is new: the same session sent twice is no mistake.
 
-        Raises Problem: 400 when it ends before it starts, 409 when the meter is taken at some time then or
-        the id belongs to a different session.
+        Raises BadTimesError when it ends before it starts, ConflictError when the meter is taken at some time
+        then or the id belongs to a different session.
         """
         values = msgspec.structs.asdict(new)
         _check(new.started_at, new.ended_at)
@@ -57,23 +57,25 @@ class Sessions(NamedTuple):
                 if _values(known) == _values(new):
                     return known, False
                 message = f"session {known.session_id!r} exists with other values: change it with PATCH"
-                raise Problem(409, "session_exists", message, field="sessionId")
+                raise ConflictError("session_exists", message, field="sessionId")
             if (other := await self._other(values)) is not None:
+                if new.session_id is None and _values(other) == _values(new):
+                    return other, False
                 raise _overlap(new.meter_id, other)
         # What was in the way is gone each time we look.
         raise _overlap(new.meter_id, None)
 
     async def get(self, session_id: str) -> Session:
-        """Give one session. Raises Problem 404."""
+        """Give one session. Raises UnknownError."""
         known = await self._find(session_id)
         if known is None:
-            raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
+            raise _no_session(session_id)
         return known
 
     async def change(self, session_id: str, update: SessionUpdate) -> Session:
         """End or correct a session; what changes nothing leaves no trace.
 
-        Raises Problem: 404, 400 (times in the wrong order), 409 (overlap).
+        Raises UnknownError, BadTimesError (in the wrong order), ConflictError (overlap).
         """
         return await _again_after_deadlock(lambda: self._change(session_id, update))
 
@@ -85,7 +87,7 @@ class Sessions(NamedTuple):
                 found = await connection.execute(query("lock_session"), {"session_id": session_id})
                 row = await found.fetchone()
                 if row is None:
-                    raise Problem(404, "unknown_session", f"there is no session {session_id!r}")
+                    raise _no_session(session_id)
                 before = Session(**row)
                 after = msgspec.structs.replace(before, **given)
                 _check(after.started_at, after.ended_at)
@@ -99,7 +101,7 @@ class Sessions(NamedTuple):
     async def changes(self, session_id: str) -> list[Change]:
         """Give the audit trail of a session, oldest first; it may begin after the session did.
 
-        Raises Problem 404 for a session that never was.
+        Raises UnknownError for a session that never was.
         """
         rows = await fetch_all(self.pool, query("session_changes"), {"session_id": session_id})
         if not rows:
@@ -119,9 +121,9 @@ class Sessions(NamedTuple):
     async def assign(self, vehicle_id: str, new: NewAssignment) -> Assignment:
         """Make a meter (or none) the vehicle's until further notice; the same again changes nothing.
 
-        Raises Problem: 400 for a time beyond the calendar, 404 (no meter wanted, and a vehicle that nobody
-        ever heard of), 409 when the meter is taken at some time from then on, or when an open session of the
-        vehicle started too late to be ended then.
+        Raises BadTimesError for a time beyond the calendar, UnknownError (no meter wanted, and a vehicle that
+        nobody ever heard of), ConflictError when the meter is taken at some time from then on, or an open
+        session of the vehicle started too late to be ended then.
         """
         return await _again_after_deadlock(lambda: self._assign(vehicle_id, new))
 
@@ -147,7 +149,7 @@ class Sessions(NamedTuple):
         )
 
     async def assigned(self, vehicle_id: str) -> Assignment:
-        """Give the vehicle's newest open session. Raises Problem 404 for a vehicle never heard of."""
+        """Give the vehicle's newest open session. Raises UnknownError for a vehicle never heard of."""
         rows = await fetch_all(self.pool, query("assigned_meter"), {"vehicle_id": vehicle_id})
         if not rows:
             raise _unknown(vehicle_id)
@@ -210,32 +212,26 @@ def _check(started_at: datetime, ended_at: datetime | None, *, name: str | None 
     except TimeFault as fault:
         field = name or fault.field
         message = fault.message.replace(fault.field, field)
-        raise Problem(400, "out_of_range", message, field=field) from None
+        raise BadTimesError("out_of_range", message, field=field) from None
 
 
-def _overlap(meter_id: str, other: Session | None) -> Problem:
+def _overlap(meter_id: str, other: Session | None) -> SessionError:
     named = f" by session {other.session_id!r} of vehicle {other.vehicle_id!r}" if other else ""
-    return Problem(
-        409,
-        "session_overlap",
-        f"meter {meter_id!r} is taken in that time{named}",
-        title="A meter serves one vehicle at a time",
-        field="meterId",
-        extra={"other": msgspec.to_builtins(other)},
-    )
+    message = f"meter {meter_id!r} is taken in that time{named}"
+    return ConflictError("session_overlap", message, field="meterId", other=other)
 
 
-def _too_late(other: Session) -> Problem:
-    return Problem(
-        409,
-        "session_started_later",
+def _too_late(other: Session) -> SessionError:
+    message = (
         f"session {other.session_id!r} on meter {other.meter_id!r} is open and started too late for that: "
-        "give a later time, or correct the session with PATCH",
-        title="An open session of the vehicle starts too late",
-        field="since",
-        extra={"other": msgspec.to_builtins(other)},
+        "give a later time, or correct the session with PATCH"
     )
+    return ConflictError("session_started_later", message, field="since", other=other)
 
 
-def _unknown(vehicle_id: str) -> Problem:
-    return Problem(404, "unknown_device", f"no vehicle {vehicle_id!r} was ever heard of")
+def _no_session(session_id: str) -> SessionError:
+    return UnknownError("unknown_session", f"there is no session {session_id!r}")
+
+
+def _unknown(vehicle_id: str) -> SessionError:
+    return UnknownError("unknown_device", f"no vehicle {vehicle_id!r} was ever heard of")

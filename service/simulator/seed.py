@@ -34,7 +34,7 @@ async def seed(url: str, fleet: Fleet, start: datetime, end: datetime) -> tuple[
 
 async def _insert(connection: AsyncConnection, sessions: list[PlannedSession]) -> int:
     cursor = await connection.execute(
-        query("insert_planned_sessions"),
+        query("import_sessions"),
         {
             "session_ids": [session.session_id for session in sessions],
             "vehicle_ids": [session.vehicle_id for session in sessions],

@@ -18,13 +18,16 @@ def decode_body(body: bytes, struct: type[StructT]) -> StructT:
     field's own type that says which one is to blame, not the text of an error.
     """
     try:
-        return msgspec.json.decode(body, type=struct)
-    except msgspec.ValidationError:
-        raise _blame(body, struct) from None
+        try:
+            return msgspec.json.decode(body, type=struct)
+        except msgspec.ValidationError:
+            # Looking for the field may find that the rest is no JSON at all.
+            problem = _blame(body, struct)
     except RecursionError:
         raise Problem(400, "too_deep", "the body is nested too deeply") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise Problem(400, "malformed_json", f"the body is not valid JSON: {error}") from None
+    raise problem
 
 
 def _blame(body: bytes, struct: type[msgspec.Struct]) -> Problem:

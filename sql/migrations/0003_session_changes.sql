@@ -45,6 +45,11 @@ comment on column session_change.ended_after is 'The end since; null also while 
 comment on column session_change.changed_by is
 'The transaction that changed it: running numbers are not committed in their order, and this tells what is new';
 
+-- The list of all sessions is newest first, and a page begins where the last one ended.
+-- A migration is one transaction, so not concurrently; sessions are few beside readings.
+-- squawk-ignore require-concurrent-index-creation
+create index charging_session_newest on charging_session (lower(during) desc, session_id desc);
+
 -- Not every message can be used when it comes: workers share the load, so an end may be handled before its
 -- start. Ends that were matched by time alone stay a while too: an earlier end may turn up and be the right one.
 create table session_message (

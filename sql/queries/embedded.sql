@@ -37,8 +37,16 @@ create database fleetwatt owner fleetwatt_owner;
 create extension if not exists timescaledb;
 
 -- name: let_owner_create_roles
--- The owner migrates, and the migration makes sure that all three roles exist.
-alter role fleetwatt_owner createrole;
+-- The owner migrates: the migration makes sure that all three roles exist, and sets what sessions of fleetwatt_bi start
+-- with. CREATEROLE alone allows that only for roles that the owner created himself; with the admin option he may, and
+-- neither inherits that role's rights nor becomes it.
+do $$
+begin
+    alter role fleetwatt_owner createrole;
+    -- As a text, since the linter of SQL does not know the options.
+    execute 'grant fleetwatt_bi to fleetwatt_owner with admin true, inherit false, set false';
+end
+$$;
 
 -- name: quiet_job_history
 -- Under the Apache-2 licence TimescaleDB's own job that trims its job history fails, loudly, each time it runs.

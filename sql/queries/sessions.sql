@@ -104,10 +104,9 @@ where
     and (%(meter_id)s::text is null or meter_id = %(meter_id)s)
     and during && tstzrange(%(window_from)s, %(window_to)s, '[)')
     and (%(is_open)s::bool is null or %(is_open)s = upper_inf(during))
-    and (
-        %(after_start)s::timestamptz is null
-        or (lower(during), session_id) < (%(after_start)s, %(after_id)s)
-    )
+    -- No "or" here: only a plain comparison lets a page begin in the index where the last one ended.
+    and (lower(during), session_id)
+    < (coalesce(%(after_start)s::timestamptz, 'infinity'), coalesce(%(after_id)s::text, ''))
 order by lower(during) desc, session_id desc
 limit %(page_size)s;
 
@@ -176,6 +175,35 @@ values (
 )
 returning 'refused' as became;
 
+-- name: try_to_expire_messages
+-- Takes the lock of the one process that looks through waiting messages, or not; it holds as long as the
+-- connection, none of whose statements takes longer from now on.
+select
+    pg_try_advisory_lock(26221, 1) as taken,
+    set_config('statement_timeout', %(timeout_ms)s::bigint::text, false) as timeout_ms;
+
+-- name: stop_expiring_messages
+-- Lets go of that lock at once, and not when the server notices that the connection is gone.
+select pg_advisory_unlock(26221, 1);
+
+-- name: meters_with_messages
+-- Meters, in their order, some of whose messages wait, or are too old to be kept.
+select
+    meter_id,
+    bool_or(ended_session is null) as some_wait,
+    bool_or(received_at < now() - make_interval(secs => %(wait_s)s)) as some_are_old
+from session_message
+where
+    meter_id > %(after)s
+    and (ended_session is null or received_at < now() - make_interval(secs => %(wait_s)s))
+group by meter_id
+order by meter_id
+limit %(page_size)s;
+
 -- name: expire_session_messages
--- Uses waiting messages that fit by now and gives up those that have waited longer; tells how many.
-select expire_session_messages(make_interval(secs => %(wait_s)s)) as given_up;
+-- Gives up messages of a meter that have waited longer; tells how many.
+select expire_session_messages(%(meter_id)s, make_interval(secs => %(wait_s)s)) as given_up;
+
+-- name: settle_session_messages
+-- Uses the waiting messages of a meter that fit by now.
+select settle_session_messages(%(meter_id)s);

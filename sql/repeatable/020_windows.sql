@@ -82,9 +82,81 @@ $$;
 comment on function cut_bins(timestamptz[], interval) is
 'The hours or days (UTC, by the width) that have one of the edges strictly inside';
 
+-- Where the hours, days, weeks or months of a time zone start, around a window: all that lie in it, one at least
+-- before it or at its start, and one at least after it or at its end; in no order.
+--   A local hour starts whenever the clock of the zone reads hh:00, and at no other moment. Where the clock is changed
+-- by a part of an hour, one hour is longer or shorter: at both changes of Lord Howe (half an hour) one lasts 90
+-- minutes; where the clock was put from 02:30 to 03:00, as in Caracas in 2016, one lasted 30.
+--   A local day starts with the first moment of its date: at the change where midnight is skipped; at the first of two
+-- midnights where the clock goes back to midnight or past it, so that no day comes twice. Days are counted by the
+-- calendar: at a change they last 23 or 25 hours (Lord Howe: 23.5 or 24.5).
+create or replace function local_starts(
+    window_from timestamptz, window_to timestamptz, width text, zone text
+)
+returns setof timestamptz
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, public, pg_temp
+as $$
+    -- To ask the zone is what takes time. No zone changes its clock twice within two days, so a day of UTC has one
+    -- offset, or one before and one after; only of a day with two is each hour looked at. 9,000 hours take 12 ms, and
+    -- took 35 with the zone asked for each of them.
+    select distinct h.moment
+    from generate_series(
+        date_bin('24 hours', window_from, '2000-01-01 00:00+00') - interval '24 hours',
+        window_to + interval '24 hours',
+        interval '24 hours'
+    ) as d (midnight)
+    cross join lateral (
+        select
+            (d.midnight at time zone zone) - (d.midnight at time zone 'UTC') as before,
+            ((d.midnight + interval '24 hours') at time zone zone)
+            - ((d.midnight + interval '24 hours') at time zone 'UTC') as after
+        offset 0
+    ) as o
+    cross join lateral unnest(
+        case when o.before = o.after then array[o.before] else array[o.before, o.after] end
+    ) as s (ahead)
+    cross join lateral generate_series(
+        date_bin(
+            '1 hour',
+            d.midnight + interval '1 hour' - interval '1 microsecond',
+            '2000-01-01 00:00+00'::timestamptz - s.ahead
+        ),
+        d.midnight + interval '24 hours' - interval '1 microsecond',
+        interval '1 hour'
+    ) as h (moment)
+    where
+        width = 'hour'
+        and (o.before = o.after or date_trunc('hour', h.moment at time zone zone) = h.moment at time zone zone)
+    union all
+    -- Of two moments that read the same PostgreSQL gives the second, by the offset after the change. By that of a day
+    -- earlier one gets the first.
+    select distinct
+        case
+            when f.moment < l.moment and f.moment at time zone zone = n.midnight then f.moment
+            else l.moment
+        end
+    from generate_series(
+        date_trunc(width, (window_from at time zone zone) - interval '1 day'),
+        (window_to at time zone zone) + interval '1 day' + ('1 ' || width)::interval,
+        ('1 ' || width)::interval
+    ) as n (midnight)
+    cross join lateral (select n.midnight at time zone zone as moment offset 0) as l
+    cross join lateral (
+        select
+            l.moment - interval '24 hours' + (n.midnight - ((l.moment - interval '24 hours') at time zone zone))
+                as moment
+        offset 0
+    ) as f
+    where width <> 'hour'
+$$;
+comment on function local_starts(timestamptz, timestamptz, text, text) is
+'Starts of the hours, days, weeks or months of a time zone in and next to a window, in no order';
+
 -- The ends of the hours or days, of any time zone, that follow each other from window_from to window_to; the first
--- and the last one may be cut. A local day starts when its date does: days are counted by the calendar, so one that
--- changes to or from summer time has 23 or 25 hours (Lord Howe: 23.5 or 24.5).
+-- and the last one may be cut.
 create or replace function window_edges(
     window_from timestamptz, window_to timestamptz, width text, zone text default 'UTC'
 )
@@ -95,28 +167,57 @@ parallel safe
 set search_path = pg_catalog, public, pg_temp
 as $$
     select window_from || array(
-        select inner_edges.edge
-        from (
-            select midnight at time zone zone as edge
-            from generate_series(
-                date_trunc('day', window_from at time zone zone), window_to at time zone zone, interval '1 day'
-            ) as days (midnight)
-            where width = 'day'
-            union
-            select hours.edge
-            from generate_series(
-                date_trunc('hour', window_from, zone), window_to, interval '1 hour'
-            ) as hours (edge)
-            where width = 'hour'
-        ) as inner_edges
-        where inner_edges.edge > window_from and inner_edges.edge < window_to
-        order by inner_edges.edge
+        select s.moment
+        from local_starts(window_from, window_to, width, zone) as s (moment)
+        where s.moment > window_from and s.moment < window_to
+        order by s.moment
     ) || window_to
 $$;
 comment on function window_edges(timestamptz, timestamptz, text, text) is
 'Ends of the hours or days (by the width) of a time zone that cover [from, to); the first and last may be cut';
 
+-- The ends of the hours, days, weeks or months of a time zone that touch a window, whole ones: a chart wants no bar
+-- that is cut.
+create or replace function whole_window_edges(
+    window_from timestamptz, window_to timestamptz, width text, zone text
+)
+returns timestamptz[]
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public, pg_temp
+as $$
+declare
+    step interval;
+begin
+    if width not in ('hour', 'day', 'week', 'month') then
+        raise exception 'width must be hour, day, week or month, not %', width using errcode = '22023';
+    elsif window_from >= window_to then
+        raise exception 'window_from must be before window_to' using errcode = '22023';
+    end if;
+    step := ('1 ' || width)::interval;
+    if window_to - window_from > 10000 * step then
+        raise exception 'more than 10,000 windows, each of a %', width using errcode = '22023';
+    end if;
+    return array(
+        select e.moment
+        from (
+            select
+                s.moment,
+                lag(s.moment, 1, '-infinity') over (order by s.moment) as before,
+                lead(s.moment, 1, 'infinity') over (order by s.moment) as after
+            from local_starts(window_from, window_to, width, zone) as s (moment)
+        ) as e
+        where e.after > window_from and e.before < window_to
+        order by e.moment
+    );
+end
+$$;
+comment on function whole_window_edges(timestamptz, timestamptz, text, text) is
+'Ends of the whole hours, days, weeks or months of a time zone that touch [from, to), in ascending order';
+
 grant execute on function
-window_edges(timestamptz, timestamptz, text, text), whole_bins(tstzrange, interval),
-split_window(tstzrange, tstzmultirange, tstzmultirange), cut_bins(timestamptz[], interval)
+local_starts(timestamptz, timestamptz, text, text), window_edges(timestamptz, timestamptz, text, text),
+whole_bins(tstzrange, interval), split_window(tstzrange, tstzmultirange, tstzmultirange),
+cut_bins(timestamptz[], interval)
 to fleetwatt_service;

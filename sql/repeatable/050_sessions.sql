@@ -1,4 +1,4 @@
--- Charging sessions: their audit trail, standing assignments, and messages that come in any order.
+-- Charging sessions: their audit trail, and standing assignments.
 
 -- Writes one row of the trail for each change of a session. Its owner may write the trail, whoever changes.
 create or replace function log_session_change()

@@ -1,6 +1,6 @@
 -- Sessions over MQTT: starts, ends and whole sessions of a meter, in whatever order they are handled.
 -- A message that does not fit yet waits in session_message until others make it fit. Everything here runs
--- under a lock of the meter, taken by the two functions that the service calls.
+-- under a lock of the meter, taken by the three functions that the service calls: take, expire, settle.
 
 -- Tells whether the end of a session was matched by time alone, so that a better match may replace it.
 create or replace function session_end_is_a_guess(ended charging_session)
@@ -44,7 +44,8 @@ comment on function session_takes_any_end(charging_session) is
 
 -- Ends a session. An end that names none belongs to the session that was open a moment before it. If that
 -- session was closed later than this, by an end that was matched by time too, then that end was another
--- session's: this one takes its place, and it waits again.
+-- session's: this one takes its place, and it waits again. An end that names the session is certain: it takes
+-- the place of any guess, and a guess that says the same is none any more.
 create or replace function fit_session_end(wanted_meter text, wanted_session text, moment timestamptz)
 returns session_verdict
 language plpgsql
@@ -63,13 +64,32 @@ begin
     if target.session_id is null then
         return row ('waits', null, null, null, null)::session_verdict;
     elsif upper(target.during) = moment and target.meter_id = wanted_meter then
+        if wanted_session is not null then
+            delete from session_message as m
+            where
+                m.meter_id = wanted_meter
+                and m.ended_session = wanted_session
+                and m.session_id is null
+                and m.ended_at = moment;
+        end if;
         return row ('duplicate', null, null, null, null)::session_verdict;
     end if;
     if wanted_session is not null then
-        -- Delivered again after a correction: the trail knows.
+        -- Delivered again after a correction: the trail knows. An end that only another message displaced was
+        -- a guess, and now it is named.
         if exists (
-            select from session_change
-            where session_id = wanted_session and meter_after = wanted_meter and ended_after = moment
+            select from session_change as c
+            where
+                c.session_id = wanted_session
+                and c.meter_after = wanted_meter
+                and c.ended_after = moment
+                and exists (
+                    select from session_change as later
+                    where
+                        later.session_id = wanted_session
+                        and later.change_id > c.change_id
+                        and later.source <> 'mqtt'
+                )
         ) then
             return row ('duplicate', null, null, null, null)::session_verdict;
         elsif target.meter_id <> wanted_meter then
@@ -98,7 +118,11 @@ begin
         return row ('waits', null, null, null, null)::session_verdict;
     end;
     update session_message set ended_session = null
-    where meter_id = target.meter_id and ended_session = target.session_id and ended_at = upper(target.during);
+    where
+        meter_id = target.meter_id
+        and ended_session = target.session_id
+        and session_id is null
+        and ended_at = upper(target.during);
     return row ('stored', null, null, null, target.session_id)::session_verdict;
 end
 $$;
@@ -203,7 +227,8 @@ comment on function refuse_session_message(session_message, text, text, text) is
 'Keeps a message about a session that cannot be used as a dead letter';
 
 -- Looks through the waiting messages of a meter until none of them fits any more. It ends: each round uses up
--- one of them, and what an end displaces is a later end.
+-- one of them, and what an end displaces is later, or gives way to one that names its session and stays. A
+-- meter that is busy just now is looked through by whoever is at it.
 create or replace function settle_session_messages(wanted_meter text)
 returns void
 language plpgsql
@@ -214,6 +239,10 @@ declare
     became session_verdict;
     progress boolean := true;
 begin
+    if not pg_try_advisory_xact_lock(hashtextextended('meter ' || wanted_meter, 0)) then
+        return;
+    end if;
+    perform set_config('fleetwatt.source', 'mqtt', true);
     while progress loop
         progress := false;
         for waiting in
@@ -300,54 +329,56 @@ $$;
 comment on function take_session_message(text, text, text, timestamptz, timestamptz, text, bytea, bigint) is
 'Takes a message about a session of a meter: uses it, lets it wait, or keeps it as a dead letter';
 
--- Uses what fits by now, and gives up what has waited too long. A meter that is busy just now comes next time.
-create or replace function expire_session_messages(longest interval)
+-- Gives up messages of a meter that have waited too long, and forgets old ends that were used: from then on
+-- nothing displaces them. At most a thousand at a time, so that it ends in time whatever has piled up. A meter
+-- that is busy just now comes next time.
+create or replace function expire_session_messages(wanted_meter text, longest interval)
 returns bigint
 language plpgsql
 set search_path = pg_catalog, public, pg_temp
 as $$
 declare
-    waiting_meter text;
-    waiting session_message;
+    old session_message;
     taken_by text;
     given_up bigint := 0;
 begin
-    perform set_config('fleetwatt.source', 'mqtt', true);
-    for waiting_meter in
-        select distinct m.meter_id from session_message as m where m.ended_session is null order by m.meter_id
+    if not pg_try_advisory_xact_lock(hashtextextended('meter ' || wanted_meter, 0)) then
+        return 0;
+    end if;
+    for old in
+        select m.* from session_message as m
+        where m.meter_id = wanted_meter and m.received_at < now() - longest
+        order by m.message_id
+        limit 1000
     loop
-        continue when not pg_try_advisory_xact_lock(hashtextextended('meter ' || waiting_meter, 0));
-        perform settle_session_messages(waiting_meter);
-        for waiting in
-            delete from session_message as m
-            where m.meter_id = waiting_meter and m.ended_session is null and m.received_at < now() - longest
-            returning m.*
-        loop
-            given_up := given_up + 1;
-            select s.session_id into taken_by from charging_session as s
-            where s.meter_id = waiting_meter and s.during && tstzrange(waiting.started_at, waiting.ended_at, '[)')
-            order by s.during
-            limit 1;
-            if waiting.started_at is null then
-                perform refuse_session_message(
-                    waiting, 'no_open_session', 'endedAt',
-                    'no session that this could end was open then, and no start of one came in time'
-                );
-            else
-                perform refuse_session_message(
-                    waiting, 'session_overlap', 'meterId',
-                    format('the meter is taken in that time by session %s', coalesce(taken_by, 'unknown'))
-                );
-            end if;
-        end loop;
+        delete from session_message where message_id = old.message_id;
+        continue when old.ended_session is not null;
+        given_up := given_up + 1;
+        if old.started_at is null then
+            perform refuse_session_message(
+                old, 'no_open_session', 'endedAt',
+                'no session that this could end was open then, and no start of one came in time'
+            );
+            continue;
+        end if;
+        select s.session_id into taken_by from charging_session as s
+        where s.meter_id = wanted_meter and s.during && tstzrange(old.started_at, old.ended_at, '[)')
+        order by s.during
+        limit 1;
+        perform refuse_session_message(
+            old, 'session_overlap', 'meterId',
+            case
+                when taken_by is null then 'the meter was taken in that time by another session for too long'
+                else format('the meter is taken in that time by session %s', taken_by)
+            end
+        );
     end loop;
-    delete from session_message as m where m.ended_session is not null and m.received_at < now() - longest;
     return given_up;
 end
 $$;
 
-comment on function expire_session_messages(interval) is
-'Uses waiting messages that fit by now, makes dead letters of those that waited too long; gives how many';
+comment on function expire_session_messages(text, interval) is
+'Makes dead letters of messages of a meter that waited too long, a thousand at most; gives how many';
 
 grant execute on function session_end_is_a_guess(charging_session) to fleetwatt_service;
 grant execute on function session_takes_any_end(charging_session) to fleetwatt_service;
@@ -358,4 +389,4 @@ grant execute on function refuse_session_message(session_message, text, text, te
 grant execute on function settle_session_messages(text) to fleetwatt_service;
 grant execute on function take_session_message(text, text, text, timestamptz, timestamptz, text, bytea, bigint)
 to fleetwatt_service;
-grant execute on function expire_session_messages(interval) to fleetwatt_service;
+grant execute on function expire_session_messages(text, interval) to fleetwatt_service;

@@ -31,7 +31,7 @@ comment on function cut_parts(tstzrange, interval) is
 'Hours or days (UTC, by the width) that a span covers in part, and that part; at most two, none of an empty span';
 
 -- Raw rows by hour, of one device and span. A function with plans of its own, since only then does the planner know
--- the bounds: in a view it would have to open, and lock, every chunk there is (measured: docs/decisions.md).
+-- the bounds: in a view it would have to open, and lock, every chunk there is.
 create or replace function meter_raw_hours(wanted_meter text, span_from timestamptz, span_to timestamptz)
 returns table (hour timestamptz, kwh double precision, readings bigint)
 language plpgsql

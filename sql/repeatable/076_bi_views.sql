@@ -89,18 +89,52 @@ comment on column bi.vehicle_efficiency_daily.vehicle_readings is 'Readings of t
 
 create or replace view bi.charger_efficiency_hourly as
 select
-    m.meter_id,
-    m.hour,
+    u.meter_id,
+    u.hour,
     e.kwh_ac,
     e.kwh_dc,
     e.kwh_ac - e.kwh_dc as kwh_lost,
     e.kwh_dc / nullif(e.kwh_ac, 0) as efficiency_ratio,
     e.meter_readings,
     e.vehicle_readings
-from meter_hourly as m
-cross join lateral public.charger_energy(m.meter_id, m.hour, m.hour + interval '1 hour') as e;
+from (
+    select
+        c.meter_id,
+        c.hour,
+        bool_or(c.reported) as reported
+    from (
+        select
+            m.meter_id,
+            m.hour,
+            true as reported
+        from meter_hourly as m
+        union all
+        -- While the meter is silent, what arrives is delivered all the same. A join could read the live tail of all
+        -- vehicles; so each of a session's hours is looked up, where the filter on time leaves it.
+        select
+            s.meter_id,
+            g.hour,
+            false
+        from charging_session as s
+        cross join
+            lateral generate_series(
+                date_bin('1 hour', lower(s.during), '2000-01-01 00:00+00'),
+                least(upper(s.during) - interval '1 microsecond', now() + interval '5 minutes'),
+                interval '1 hour'
+            ) as g (hour)
+        where
+            exists (
+                select 1 from vehicle_hourly as v
+                where v.vehicle_id = s.vehicle_id and v.hour = g.hour
+                offset 0
+            )
+    ) as c
+    group by c.meter_id, c.hour
+) as u
+cross join lateral public.charger_energy(u.meter_id, u.hour, u.hour + interval '1 hour') as e
+where u.reported or e.vehicle_readings > 0;
 comment on view bi.charger_efficiency_hourly is
-'AC and DC of each charger (meter) while a vehicle drew from it alone, for each hour in which it reported';
+'AC and DC of each charger (meter) while a vehicle drew from it alone, for each hour in which either reported';
 comment on column bi.charger_efficiency_hourly.meter_id is 'The meter''s id';
 comment on column bi.charger_efficiency_hourly.hour is 'Start of the hour, UTC';
 comment on column bi.charger_efficiency_hourly.kwh_ac is 'AC energy while connected, kWh';
@@ -112,18 +146,51 @@ comment on column bi.charger_efficiency_hourly.vehicle_readings is 'Readings of 
 
 create or replace view bi.charger_efficiency_daily as
 select
-    m.meter_id,
-    m.day,
+    u.meter_id,
+    u.day,
     e.kwh_ac,
     e.kwh_dc,
     e.kwh_ac - e.kwh_dc as kwh_lost,
     e.kwh_dc / nullif(e.kwh_ac, 0) as efficiency_ratio,
     e.meter_readings,
     e.vehicle_readings
-from meter_daily as m
-cross join lateral public.charger_energy(m.meter_id, m.day, m.day + interval '24 hours') as e;
+from (
+    select
+        c.meter_id,
+        c.day,
+        bool_or(c.reported) as reported
+    from (
+        select
+            m.meter_id,
+            m.day,
+            true as reported
+        from meter_daily as m
+        union all
+        -- As above, by day.
+        select
+            s.meter_id,
+            g.day,
+            false
+        from charging_session as s
+        cross join
+            lateral generate_series(
+                date_bin('1 day', lower(s.during), '2000-01-01 00:00+00'),
+                least(upper(s.during) - interval '1 microsecond', now() + interval '5 minutes'),
+                interval '24 hours'
+            ) as g (day)
+        where
+            exists (
+                select 1 from vehicle_daily as v
+                where v.vehicle_id = s.vehicle_id and v.day = g.day
+                offset 0
+            )
+    ) as c
+    group by c.meter_id, c.day
+) as u
+cross join lateral public.charger_energy(u.meter_id, u.day, u.day + interval '24 hours') as e
+where u.reported or e.vehicle_readings > 0;
 comment on view bi.charger_efficiency_daily is
-'AC and DC of each charger (meter) while a vehicle drew from it alone, for each day (UTC) on which it reported';
+'AC and DC of each charger (meter) while a vehicle drew from it alone, for each day (UTC) on which either reported';
 comment on column bi.charger_efficiency_daily.meter_id is 'The meter''s id';
 comment on column bi.charger_efficiency_daily.day is 'Start of the day, UTC';
 comment on column bi.charger_efficiency_daily.kwh_ac is 'AC energy while connected, kWh';

@@ -102,6 +102,9 @@ async def test_a_meter_is_not_blamed_for_another(api: Api, owner: Owner) -> None
         ("Europe/Zurich", "2026-10-24"),  # and ends on the 25th of October
         ("Asia/Kolkata", "2026-03-28"),  # days start at half past 18 UTC
         ("Australia/Lord_Howe", "2026-04-04"),  # half an hour of summer time ends on the 5th
+        ("Atlantic/Azores", "2026-10-25"),  # the clock goes back onto midnight, which comes twice
+        ("America/Havana", "2026-10-31"),  # and so on the 1st of November
+        ("America/Santiago", "2026-09-05"),  # there is no midnight on the 6th
     ],
 )
 async def test_local_days(api: Api, owner: Owner, rolled: bool, zone: str, day: str) -> None:
@@ -126,6 +129,38 @@ async def test_local_days(api: Api, owner: Owner, rolled: bool, zone: str, day: 
         assert [row["totalDcDeliveredKwh"] for row in days] == pytest.approx(
             [0.09 * count for count in minutes]
         )
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+@pytest.mark.parametrize(
+    ("zone", "first", "minutes"),
+    [
+        ("Australia/Lord_Howe", "2026-04-04T13:00Z", [60, 90, 60]),
+        ("Australia/Lord_Howe", "2026-10-03T13:30Z", [60, 90, 60]),
+        ("Atlantic/Azores", "2026-10-24T23:00Z", [60, 60, 60, 60]),
+        ("Asia/Kolkata", "2026-10-24T18:30Z", [60, 60]),
+    ],
+)
+async def test_local_hours(
+    api: Api, owner: Owner, rolled: bool, zone: str, first: str, minutes: list[int]
+) -> None:
+    """Hours start where the zone's clock reads a full one, also after a change by half an hour."""
+    start = datetime.fromisoformat(first)
+    edges = [start + timedelta(minutes=sum(minutes[:number])) for number in range(len(minutes) + 1)]
+    await charge(owner, 1, start - timedelta(hours=3), edges[-1] + timedelta(hours=3), ratio=0.9)
+    if rolled:
+        await owner.execute("call refresh_rollups()")
+    for early in (0, 25):
+        asked = (start - timedelta(minutes=early), edges[-1])
+        window = {"from_": asked[0].isoformat(), "to": asked[1].isoformat(), "by": "hour", "tz": zone}
+        for path in ("/v1/analytics/fleet", "/v1/analytics/vehicles/v-1/hourly"):
+            hours = (await ask(api, path, **window))["hours"][bool(early) :]
+            assert [datetime.fromisoformat(row["start"]) for row in hours] == edges[:-1]
+            assert [datetime.fromisoformat(row["end"]) for row in hours] == edges[1:]
+            assert [row["readingsCount"]["meter"] for row in hours] == minutes
+            assert [row["totalDcDeliveredKwh"] for row in hours] == pytest.approx(
+                [0.09 * count for count in minutes]
+            )
 
 
 @pytest.mark.parametrize("rolled", [False, True])

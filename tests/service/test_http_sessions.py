@@ -61,6 +61,20 @@ async def test_the_same_again(api: Api, owner: Owner) -> None:
     assert len(await rows(owner, "select * from charging_session")) == 1
 
 
+@pytest.mark.parametrize("end", [None, 1], ids=["open", "ended"])
+async def test_the_same_again_without_an_id(api: Api, owner: Owner, end: float | None) -> None:
+    """A session sent again without an id is the one that is stored; any other value is another one."""
+    told = await add(api, session(0, end))
+    response = await api.post("/v1/sessions", json=session(0, end))
+    assert (response.status_code, response.json()) == (200, told)
+    for other in (session(0, 2), session(0, end, vehicleId="v-2"), session(-1, end), session(0.5, end)):
+        body = problem(await api.post("/v1/sessions", json=other), 409, "session_overlap")
+        assert body["other"] == told
+    # Who gives an id means a session of that id.
+    problem(await api.post("/v1/sessions", json=session(0, end, sessionId="s-2")), 409, "session_overlap")
+    assert len(await rows(owner, "select * from session_change")) == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"vehicleId": "v-2"}, {"meterId": "m-2"}, {"endedAt": None}, {"startedAt": "2026-01-31T11:00:00Z"}],
@@ -99,7 +113,7 @@ async def test_end_and_correct(api: Api, owner: Owner) -> None:
         ({"vehicleId": "v-2", "meterId": "m-1"}, session(0, 1, vehicleId="v-2")),
         ({"startedAt": rfc3339(NOW - timedelta(hours=1))}, session(-1, 1, vehicleId="v-2")),
         ({"endedAt": None}, session(-1, vehicleId="v-2")),
-        ({}, session(-1, vehicleId="v-2")),
+        ({"endedAt": None}, session(-1, vehicleId="v-2")),
     ]
     for change, expected in steps:
         response = await api.patch("/v1/sessions/s-1", json=change)
@@ -133,6 +147,9 @@ async def test_bad_changes(api: Api) -> None:
     ):
         body = problem(await api.patch("/v1/sessions/s-1", json=change), 400)
         assert field in str(body)
+    for nothing in ({}, {"ended_at": rfc3339(NOW)}, {"end": None, "sessionId": "s-9"}):
+        body = problem(await api.patch("/v1/sessions/s-1", json=nothing), 400, "missing")
+        assert '"endedAt"' in body["detail"]
     assert (await api.get("/v1/sessions")).json()["sessions"] == before
 
 

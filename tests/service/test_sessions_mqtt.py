@@ -110,7 +110,7 @@ async def test_bad_messages_are_kept_and_acknowledged(
         b"\xff\x00\n\xfe": "malformed_json",
         b"[]": "wrong_shape",
         start(0, meterId="m-2"): "id_mismatch",
-        start(0, vehicle="a b"): "bad_value",
+        start(0, vehicle="a b"): "bad_id",
     }
     async with consuming(mqtt_settings, ready):
         for payload in bad:

@@ -94,6 +94,58 @@ def test_data_survive_a_stop_and_a_start(folder: Path) -> None:
     assert store(second["http"]) == {"accepted": 0, "duplicates": 1}
 
 
+def check_bi_sessions(folder: Path) -> None:
+    """Check what a session of a BI tool starts with, at the address that `status` gives."""
+    status = fleetwatt("status", "--json", "--data-dir", str(folder))
+    assert status.returncode == 0, status.stderr
+    address = json.loads(status.stdout)["biDatabase"]
+    with psycopg.connect(address, autocommit=True) as connection:
+        given = {
+            name: connection.execute(f"show {name}".encode()).fetchone()
+            for name in ("default_transaction_read_only", "statement_timeout", "search_path", "timezone")
+        }
+        assert given == {
+            "default_transaction_read_only": ("on",),
+            "statement_timeout": ("1min",),
+            "search_path": ("bi",),
+            "timezone": ("UTC",),
+        }
+        row = connection.execute(
+            "select count(*) from pg_db_role_setting as s, unnest(s.setconfig) "
+            "where s.setrole = 'fleetwatt_bi'::regrole"
+        ).fetchone()
+        assert row == (6,)
+        assert connection.execute("select count(*) from meter_latest").fetchone() is not None
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("select lo_create(0)")
+        connection.execute("set default_transaction_read_only = off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("create temp table t (a int)")
+
+
+def test_bi_tools_start_read_only_with_nothing_to_set_up(folder: Path) -> None:
+    """After `up`, on a new folder and on one from before, the role's sessions start as docs/bi.md says."""
+    addresses = up(folder)
+    check_bi_sessions(folder)
+    log = (folder / "logs/postgres.log").read_text()
+    assert "WARNING" not in log, log
+    words = json.loads((folder / "passwords.json").read_text())
+    superuser = {"user": "postgres", "password": words["postgres"]}
+    with psycopg.connect(addresses["database"], autocommit=True, **superuser) as connection:
+        row = connection.execute(
+            "select pg_has_role('fleetwatt_owner', 'fleetwatt_bi', 'usage'), "
+            "pg_has_role('fleetwatt_owner', 'fleetwatt_bi', 'set')"
+        ).fetchone()
+        assert row == (False, False)
+        # As an earlier fleetwatt left it: no say over the role, and nothing set.
+        connection.execute("alter role fleetwatt_bi in database fleetwatt reset all")
+        connection.execute("revoke fleetwatt_bi from fleetwatt_owner")
+        connection.execute("grant temporary on database fleetwatt to public")
+    assert fleetwatt("down", "--data-dir", str(folder)).returncode == 0
+    up(folder)
+    check_bi_sessions(folder)
+
+
 def test_a_second_up_and_a_taken_port_say_what_is_wrong(folder: Path) -> None:
     """A folder in use, a taken port and a folder with other files each give one clear line."""
     running = up(folder)

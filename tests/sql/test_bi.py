@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from service import migrations
+from service import migrations, paths
 from tests import bi_fleet
 from tests.servers import Postgres
 
@@ -344,7 +345,57 @@ def test_how_a_session_of_the_role_starts(postgres: Postgres) -> None:
             assert connection.execute("show statement_timeout").fetchone() == ("5min",)
 
 
-def test_an_owner_without_a_say_over_the_role_can_migrate(postgres: Postgres, database: str) -> None:
-    """Where the migrating role may not alter fleetwatt_bi, migrating works and says where to look."""
+def warnings_of(postgres: Postgres, user: str, database: str) -> list[tuple[str, str]]:
+    """Run 078_bi_role.sql as `fleetwatt migrate` does; give what it warns of and the statements it names."""
+    result = []
+
+    def take(notice: errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            result.append((str(notice.message_primary), str(notice.message_hint)))
+
+    with psycopg.connect(postgres.url(user, database)) as connection:
+        connection.add_notice_handler(take)
+        connection.execute("set local role fleetwatt_owner")
+        connection.execute((paths.SQL / "repeatable/078_bi_role.sql").read_bytes())
+    return result
+
+
+def test_an_owner_without_a_say_over_the_role_is_told(postgres: Postgres, database: str) -> None:
+    """Where the migrating role may not alter fleetwatt_bi, a warning says what is missing and what to run."""
     with psycopg.connect(postgres.url("fleetwatt_bi", database)) as connection:
         assert connection.execute("show statement_timeout").fetchone() == ("0",)
+    [(missing, hint)] = warnings_of(postgres, "fleetwatt_owner", database)
+    asked = re.findall(r"alter role fleetwatt_bi in database \w+ set ([^;]+)", DOCUMENT.read_text())
+    assert len(asked) == 6
+    assert missing.endswith("not set: " + ", ".join(asked))
+    with postgres.admin() as connection:
+        for statement in hint.partition(": ")[2].split("; ")[:-1]:
+            connection.execute(statement.encode())
+    with psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True) as connection:
+        for setting in asked:
+            name, _, value = setting.partition(" = ")
+            row = connection.execute(
+                f"select current_setting('{name}') = set_config('{name}', %s, false)".encode(),
+                (value.strip("'"),),
+            ).fetchone()
+            assert row == (True,), setting
+    assert warnings_of(postgres, "fleetwatt_owner", database) == []
+
+
+def test_who_does_not_own_the_database_is_told(postgres: Postgres, database: str) -> None:
+    """Where temporary tables stay open to everybody, a warning says so, until somebody runs what it names."""
+    with postgres.admin() as connection:
+        connection.execute(f"grant temporary on database {database} to public".encode())
+        connection.execute(f"alter database {database} owner to postgres".encode())
+    [_, (missing, hint)] = warnings_of(postgres, "fleetwatt_owner", database)
+    assert "temporary tables" in missing
+    assert database in missing
+    with psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True) as connection:
+        assert not refused(connection, "create temp table t (a int)")
+        with postgres.admin() as admin:
+            for statement in hint.partition(": ")[2].split("; ")[:-1]:
+                admin.execute(statement.encode())
+        assert refused(connection, "create temp table u (a int)")
+    assert len(warnings_of(postgres, "fleetwatt_owner", database)) == 1
+    with psycopg.connect(postgres.url("fleetwatt_owner", database)) as owner:
+        owner.execute("create temp table t (a int)")

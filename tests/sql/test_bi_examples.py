@@ -71,7 +71,8 @@ def for_metabase(text: str, *, optional: bool) -> str:
         f'"bi"."{view}"."day" >= timestamp with time zone \'{FROM}\' '
         f'and "bi"."{view}"."day" < timestamp with time zone \'{TO}\''
     )
-    text = text.replace("{{span}}", span).replace("{{vehicle}}", f'"bi"."{view}"."vehicle_id" IN (\'{vehicle}\')')
+    wanted = f'"bi"."{view}"."vehicle_id" IN (\'{vehicle}\')'
+    text = text.replace("{{span}}", span).replace("{{vehicle}}", wanted)
     return text.replace("{{from}}", "date '2025-06-01'").replace("{{to}}", "date '2025-06-04'")
 
 
@@ -132,7 +133,7 @@ def test_each_example_gives_rows(served: Served) -> None:
     """Every query of the page gives rows, whatever the tool makes of it; the macros left nothing behind."""
     run = 0
     for example in examples():
-        if example.title.endswith((", by whoever may change roles", ", by a superuser")):
+        if re.search(", by (whoever may|a superuser|the owner)", example.title):
             continue
         for text in as_run(example):
             assert not re.search(r"\$_|\{\{|\[\[|\{%", text), text
@@ -208,17 +209,87 @@ def test_local_days(served: Served) -> None:
         assert [row[0] for row in given][:4] == edges[:4]
 
 
+def test_what_every_role_may_do(served: Served) -> None:
+    """What the page says that PostgreSQL lets the role do, it does; it is not more than the page says."""
+    for statement in ("select pg_terminate_backend(0x7fffffff)", "select pg_try_advisory_xact_lock(1)"):
+        served.bi.execute(statement.encode())  # in a read-only session, too
+    served.bi.execute("set default_transaction_read_only = off")
+    for statement in (
+        f"alter role fleetwatt_bi password '{PASSWORD}'",
+        "alter role fleetwatt_bi set work_mem = '5MB'",
+        "alter role fleetwatt_bi reset work_mem",
+        "notify fleetwatt_alerts",
+        "select pg_notify('fleetwatt_alerts', '')",
+        "select pg_logical_emit_message(false, 'a', 'b')",
+        "select lo_unlink(lo_create(0))",
+    ):
+        served.bi.execute(statement.encode())
+    for statement in (
+        "alter role fleetwatt_bi createrole",
+        "alter role fleetwatt_service set work_mem = '5MB'",
+        "select _timescaledb_functions.stop_background_workers()",
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres' limit 1",
+    ):
+        assert refused(served.bi, statement), statement
+
+
+def test_a_login_role_for_one_tool(served: Served, postgres: Postgres, database: str) -> None:
+    """It reads what fleetwatt_bi reads, starts its sessions alike, and cannot touch that role."""
+    section = "What the role can and cannot do"
+    text = statement(section, "A login role for one tool, by whoever may change roles")
+    with postgres.admin(database) as admin:
+        admin.execute(
+            text.replace("...", PASSWORD).replace("database fleetwatt", f"database {database}").encode()
+        )
+        try:
+            with psycopg.connect(postgres.url("grafana", database), autocommit=True) as tool:
+                settings = ("default_transaction_read_only", "statement_timeout", "search_path", "jit")
+                for query in (
+                    *(f"show {setting}" for setting in settings),
+                    "select * from fleet_daily",
+                    "select * from charger_efficiency_hourly where meter_id = 'm-1'",
+                    "select * from fleet_series('2025-06-01Z', '2025-06-04Z', 'day')",
+                ):
+                    rows = tool.execute(query.encode()).fetchall()
+                    assert rows == served.bi.execute(query.encode()).fetchall()
+                    assert rows
+                tool.execute("set default_transaction_read_only = off")
+                for forbidden in (
+                    "set role fleetwatt_bi",
+                    "alter role fleetwatt_bi password 'mine'",
+                    "alter role fleetwatt_bi reset all",
+                    "select * from public.meter_reading",
+                ):
+                    assert refused(tool, forbidden), forbidden
+        finally:
+            admin.execute("drop role grafana")
+
+
+def test_temporary_tables_taken_back(served: Served, postgres: Postgres, database: str) -> None:
+    """After the page's statement the role has none, and the owner has."""
+    title = "No temporary tables, by the owner of the database or a superuser"
+    text = statement("What the role can and cannot do", title)
+    with postgres.admin() as connection:
+        connection.execute(f"grant temporary on database {database} to public".encode())
+        connection.execute(text.replace("database fleetwatt", f"database {database}").encode())
+    served.bi.execute("set default_transaction_read_only = off")
+    assert refused(served.bi, "create temp table t (a int)")
+    with psycopg.connect(postgres.url("fleetwatt_owner", database)) as owner:
+        owner.execute("create temp table t (a int)")
+
+
 def test_what_a_superuser_may_take_away(served: Served, postgres: Postgres, database: str) -> None:
-    """After the page's last statement the role has no large objects and no locks; all else works on."""
+    """After the page's last statement the role has no large objects, locks and messages; all else works."""
     text = statement(
         "What the role can and cannot do",
-        "Large objects and advisory locks only for fleetwatt, by a superuser",
+        "Large objects, advisory locks and messages only for fleetwatt, by a superuser",
     )
     with postgres.admin(database) as connection:
         connection.execute(text.encode())
     served.bi.execute("set default_transaction_read_only = off")
     for call in ("lo_create(0)", "lo_from_bytea(0, '')", "pg_try_advisory_lock(1718383735, 1)",
-                 "pg_advisory_xact_lock_shared(1)", "lo_creat(-1)"):  # fmt: skip
+                 "pg_advisory_xact_lock_shared(1)", "lo_creat(-1)",
+                 "pg_logical_emit_message(false, 'a', 'b')"):  # fmt: skip
         assert refused(served.bi, f"select {call}"), call
     assert rows_of(served, "select * from bi.fleet_daily")
     migrations.migrate(postgres.url("fleetwatt_owner", database))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -189,6 +190,46 @@ def test_fleet_and_charger_performance(fleet: Fleet) -> None:
     assert differences(fleet.book.pairs(window), {row[:2]: row[2:] for row in pairs}) == []
 
 
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_a_charger_whose_meter_falls_silent(postgres: Postgres, database: str, refreshed: bool) -> None:
+    """What arrives meanwhile is in the hours and in the days, which add up to the whole window."""
+    begin, end = START + timedelta(hours=9, minutes=30), START + timedelta(days=2, minutes=40)
+    # The vehicle reports before the session and in it, but for half a day; the meter tells of two hours in it
+    # and of one afterwards.
+    moments = [
+        START + timedelta(minutes=minute)
+        for minute in range(0, 3 * 24 * 60, 20)
+        if not 18 * 60 <= minute < 30 * 60
+    ]
+    told = [START + timedelta(hours=hour, minutes=minute) for hour in (10, 12, 60) for minute in (0, 30)]
+    with psycopg.connect(postgres.url("fleetwatt_service", database)) as connection:
+        connection.execute(
+            "insert into charging_session (vehicle_id, meter_id, during) "
+            "values ('car-s', 'm-s', tstzrange(%s, %s)), ('car-t', 'm-t', tstzrange(%s, null))",
+            (begin, end, begin),
+        )
+        bi_fleet.store(connection, [VehicleReading("car-s", moment, 50.0, 0.5, 20.0) for moment in moments])
+        bi_fleet.store(connection, [MeterReading("m-s", moment, 0.6, 230.0) for moment in told])
+    if refreshed:
+        bi_fleet.refresh(postgres, database)
+    inside = [moment for moment in moments if begin <= moment < end]
+    columns = "kwh_ac, kwh_dc, meter_readings, vehicle_readings"
+    with psycopg.connect(postgres.url("fleetwatt_bi", database), autocommit=True) as bi:
+        whole = bi.execute(
+            f"select {columns} from bi.charger_performance(%s, %s)".encode(),  # noqa: S608 - our own names
+            (START, END),
+        ).fetchone()
+        assert whole == pytest.approx((4 * 0.6, len(inside) * 0.5, 4, len(inside)))
+        for unit, suffix in SUFFIX.items():
+            rows = keyed(
+                bi,
+                f"select meter_id, {unit}, {columns} from bi.charger_efficiency_{suffix}",  # noqa: S608
+            )
+            sums = tuple(math.fsum(column) for column in zip(*rows.values(), strict=True))
+            assert sums == pytest.approx(whole)
+            assert {*rows} == {("m-s", bin_of(moment, WIDTHS[unit])) for moment in (*inside, *told)}
+
+
 def test_what_a_month_starts_with(fleet: Fleet) -> None:
     """Weeks start on Mondays and months on their first, in the zone; a day may lack an hour or midnight."""
 
@@ -215,6 +256,26 @@ def test_what_a_month_starts_with(fleet: Fleet) -> None:
         "America/Sao_Paulo",
     )
     assert [day.astimezone(sao_paulo).hour for day in days] == [0, 1, 0]
+    # On the Azores it went back onto midnight: that day has 25 hours and comes once, wherever one begins.
+    azores = ZoneInfo("Atlantic/Azores")
+    for hour in (0, 1, 25):
+        days = starts(
+            datetime(2025, 10, 26, tzinfo=azores).astimezone(UTC) + timedelta(hours=hour - 1),
+            datetime(2025, 10, 27, 0, 30, tzinfo=azores),
+            "day",
+            "Atlantic/Azores",
+        )
+        expected = [datetime(2025, 10, day, tzinfo=azores).astimezone(UTC) for day in (25, 26, 27)]
+        assert days == expected[hour > 0 :]
+    assert expected[2] - expected[1] == 25 * HOUR
+    # On Lord Howe by half an hour: one hour of 90 minutes.
+    hours = starts(
+        datetime(2025, 4, 5, 13, 50, tzinfo=UTC),
+        datetime(2025, 4, 5, 16, tzinfo=UTC),
+        "hour",
+        "Australia/Lord_Howe",
+    )
+    assert [after - before for before, after in pairwise(hours)] == [HOUR, 1.5 * HOUR]
 
 
 def test_arguments_that_make_no_sense(fleet: Fleet) -> None:
@@ -295,10 +356,10 @@ def test_sessions_and_latest_states(fleet: Fleet) -> None:
 
 
 def test_alerts_open_and_closed(fleet: Fleet, postgres: Postgres, database: str) -> None:
-    """The failing pair has an open alert with its energy; once its session is corrected away, a closed one."""
+    """The failing pair has an open alert with its energy; its session corrected away, a closed one."""
     asked = (
-        "select vehicle_id, meter_id, kind, is_open, close_reason, kwh_ac, kwh_dc, kwh_lost, efficiency_ratio, "
-        "open_h >= 0 from bi.alerts"
+        "select vehicle_id, meter_id, kind, is_open, close_reason, kwh_ac, kwh_dc, kwh_lost, "
+        "efficiency_ratio, open_h >= 0 from bi.alerts"
     )
     start = fleet.book.sessions[1].start
     ((ac, _, dc, _, _),) = (

@@ -118,13 +118,15 @@ def test_hours_of_efficiency_read_rollups_and_cut_hours(month: psycopg.Connectio
         ("vehicle_efficiency_daily where vehicle_id = 'd-7' and", "vehicle_performance", 2),
         ("charger_efficiency_daily where meter_id = 'd-7' and", "charger_energy", 2),
         ("fleet_daily where", "fleet_totals", 2),
+        ("charger_efficiency_hourly where meter_id = 'd-7' and", "charger_energy", 48),
     ],
 )
 def test_days_ask_only_for_the_days_of_the_span(
     month: psycopg.Connection[Any], view: str, function: str, calls: int
 ) -> None:
     """The exact function runs once for each device and day that the filter leaves."""
-    read = explain(month, f"select * from bi.{view} day >= %s and day < %s")  # noqa: S608 - our own names
+    unit = "hour" if "hourly" in view else "day"
+    read = explain(month, f"select * from bi.{view} {unit} >= %s and {unit} < %s")  # noqa: S608
     loops = re.findall(rf"Function Scan on {function}[^\n]*loops=(\d+)", read.plan)
     assert list(map(int, loops)) == [calls], read.plan
     assert not RAW & read.chunks.keys(), read.plan

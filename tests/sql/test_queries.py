@@ -70,6 +70,7 @@ VALUES: dict[str, Any] = {
     "refusal_code": "x",
     "refusal_field": None,
     "wait_s": 60.0,
+    "timeout_ms": 1000,
     "width": "day",
     "zone": "Europe/Zurich",
     "names": ["rollup_settle_s"],

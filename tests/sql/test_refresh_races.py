@@ -139,7 +139,7 @@ def scene(postgres: Postgres, database: str) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("write", [insert, copy])
 def test_a_writer_before_its_commit_is_waited_for(scene: Scene, write: Any) -> None:
-    """Hours close only when what was written to them is committed; others write meanwhile, also to these hours."""
+    """Hours close only when what was written to them is committed; others write on, also to these hours."""
     first, second = scene.writer(), scene.writer()
     write(first, scene.readings(37.5))
     connection, refresh = scene.start_refresh(40)
@@ -171,7 +171,7 @@ def test_a_writer_that_gives_up_is_waited_for_too(scene: Scene) -> None:
 
 
 def test_a_transaction_that_began_before_the_refresh_and_writes_after_it(scene: Scene) -> None:
-    """It is not waited for; what it adds to hours that have closed meanwhile is logged, and seen when it commits."""
+    """It is not waited for; what it adds to hours closed meanwhile is logged, and seen when it commits."""
     writer = scene.writer()
     writer.execute("select count(*) from meter_reading")
     scene.refresh(40)
@@ -214,7 +214,7 @@ def test_late_rows_while_the_refresh_is_under_way(scene: Scene, rollup: str) -> 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_log_row_of_a_lower_number_that_commits_later(scene: Scene, end: str) -> None:
-    """A refresh settles the log rows that it saw, not those below the newest: numbers are given before commits."""
+    """A refresh settles the log rows that it saw, not all below the newest: numbers precede commits."""
     early, late = scene.writer(), scene.writer()
     with ExitStack() as gates:
         # The refresh has closed its hours and is busy with meters; vehicles come after that.
@@ -239,7 +239,7 @@ def test_a_log_row_of_a_lower_number_that_commits_later(scene: Scene, end: str) 
 
 
 def test_no_deadlock_reaches_a_writer(scene: Scene) -> None:
-    """Row locks taken in another order than the barrier: the refresh steps back before anybody must be killed."""
+    """Row locks in another order than the barrier: the refresh steps back before anybody is killed."""
     insert(scene.owner, scene.readings(1.5, "c"))
     scene.owner.execute("insert into meter_state values ('c', now(), 0, 0)")
     lock = "update meter_state set voltage = voltage + 1 where meter_id = 'c'"
@@ -297,7 +297,7 @@ def test_a_refresh_that_is_killed(scene: Scene, rollup: str) -> None:
 
 @pytest.mark.parametrize("rollup", ROLLUPS)
 def test_a_refresh_that_fails(scene: Scene, rollup: str) -> None:
-    """A lock that it does not get: answers stay exact; once its connection is closed the next one finishes."""
+    """A lock that it does not get: answers stay exact; once its connection is gone the next one finishes."""
     insert(scene.owner, scene.readings(3.5) + scene.readings(30.5))
     failing = scene.connect("fleetwatt_owner")
     failing.execute("set lock_timeout = '50ms'")
@@ -314,7 +314,7 @@ def test_a_refresh_that_fails(scene: Scene, rollup: str) -> None:
 
 
 def test_a_refresh_that_cannot_finish_its_runs(scene: Scene) -> None:
-    """What it rolled up but could not settle is rolled up again: a rule of the table stands in for any defect."""
+    """What it rolled up but could not settle is rolled up again: a table's rule stands in for any defect."""
     insert(scene.owner, scene.readings(3.5) + scene.readings(37.5))
     scene.owner.execute(
         "alter table rollup_progress add constraint broken check (refreshed_until <= '2026-03-02 12:00+00')"
@@ -328,4 +328,49 @@ def test_a_refresh_that_cannot_finish_its_runs(scene: Scene) -> None:
     insert(scene.owner, scene.readings(3.5) + scene.readings(38.5))
     scene.check()
     scene.owner.execute("alter table rollup_progress drop constraint broken")
+    scene.settle(50)
+
+
+def test_a_late_row_into_a_day_that_ended_in_silence(scene: Scene) -> None:
+    """The run that completed its day had no row to roll up: a late one must reach the day all the same."""
+    insert(scene.owner, scene.readings(48.5, "c"))
+    for hour in (50, 72):
+        scene.refresh(hour)
+    scene.check()
+    insert(scene.owner, scene.readings(66.5, "b"))
+    scene.check()
+    scene.settle(73)
+
+
+def test_a_writer_that_comes_while_hours_close(scene: Scene) -> None:
+    """It waits for the barrier, and reads up to where it logs only then, not before."""
+    finish_hours(scene.owner, START + 40 * HOUR)
+    closing = scene.connect("fleetwatt_owner", autocommit=False)
+    closing.execute("select close_hours()")
+    writer = scene.connect()
+    writing = scene.start(insert, writer, scene.readings(37.5))
+    scene.until_waiting(writer, writing, "advisory")
+    closing.commit()
+    writing.result()
+    assert scene.logging_from() == 40
+    assert scene.stale() == [("meter", 37.0), ("vehicle", 37.0)]
+    scene.settle(40)
+
+
+def test_stale_hours_come_after_new_ones(scene: Scene) -> None:
+    """A late row beyond what is rolled up, after a failure, must not carry refreshed_until over a gap."""
+    finish_hours(scene.owner, START + 50 * HOUR)
+    failing = scene.connect("fleetwatt_owner")
+    failing.execute("set lock_timeout = '50ms'")
+    with scene.gate("meter_hourly"), pytest.raises(psycopg.errors.LockNotAvailable):
+        failing.execute("call refresh_rollups()")
+    failing.close()
+    # Closed already, and not rolled up yet.
+    insert(scene.owner, scene.readings(37.5))
+    for stream in ("meter", "vehicle"):
+        runs = scene.owner.execute(
+            "select hour_from, cardinality(stale_ids) > 0 from rollup_work(%s)", (stream,)
+        ).fetchall()
+        assert [is_stale for _, is_stale in runs] == [False, False, True]
+        assert runs[0][0] == START + 36 * HOUR
     scene.settle(50)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise
 from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -18,10 +20,10 @@ from psycopg.types.range import TimestamptzRange
 from tests import reckoning
 from tests.reckoning import DAY, HOUR, Span
 from tests.servers import Postgres
-from tests.strategies import against_a_database, near, session_zones, spans
+from tests.strategies import CHANGING_ZONES, LOCAL_ZONES, against_a_database, near, session_zones, spans
 
-# 2026: clocks change in New York and St. John's, London, Lord Howe; summer and winter.
-CHANGES = [(3, 8), (3, 29), (4, 5), (10, 4), (10, 25), (11, 1)]
+# 2026: clocks change in Havana and St. John's, in London and on the Azores, on Lord Howe and in Santiago.
+CHANGES = [(3, 8), (3, 29), (4, 5), (9, 6), (10, 4), (10, 25), (11, 1)]
 Distances = tuple[timedelta, timedelta]
 ALL = [(timedelta(days=-200), timedelta(days=200))]
 
@@ -51,6 +53,13 @@ many = settings(against_a_database, max_examples=250)
 def connection(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[Any]]:
     """Give a connection of the service's role."""
     with psycopg.connect(postgres.url("fleetwatt_service", database), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def owner(postgres: Postgres, database: str) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection of the owner's role: whole_window_edges is not the service's."""
+    with psycopg.connect(postgres.url("fleetwatt_owner", database), autocommit=True) as connection:
         yield connection
 
 
@@ -204,3 +213,116 @@ def test_small_examples(
     rolled = [(origin - 30 * DAY, origin + 72 * HOUR)]
     [span] = moments([asked])
     assert split(connection, span, rolled, rolled) == tuple(moments(part) for part in expected)
+
+
+def hours_that_begin(zone: ZoneInfo, first: datetime, last: datetime) -> list[datetime]:
+    """Give the moments in a span at which the zone's clock reads a full hour, looked for one by one."""
+    quarter = timedelta(minutes=15)  # offsets of our days are whole quarters of an hour
+    return [
+        moment
+        for number in range((last - first) // quarter + 1)
+        if (moment := reckoning.bin_of(first, HOUR) + number * quarter).astimezone(zone).minute == 0
+    ]
+
+
+def days_that_begin(zone: ZoneInfo, width: str, first: datetime, last: datetime) -> list[datetime]:
+    """Give where local days, weeks or months begin: the first of two midnights (fold=0), or the change."""
+    dates = {(first + number * DAY).date() for number in range((last - first) // DAY + 1)}
+    return sorted(
+        {
+            datetime.combine(date, time(), zone).astimezone(UTC)
+            for date in dates
+            if width == "day"
+            or (width == "week" and date.weekday() == 0)
+            or (width == "month" and date.day == 1)
+        }
+    )
+
+
+def begin(zone: ZoneInfo, width: str, first: datetime, last: datetime) -> list[datetime]:
+    """Give where hours, days, weeks or months of a zone begin, in a window and next to it."""
+    if width == "hour":
+        return hours_that_begin(zone, first - 3 * HOUR, last + 4 * HOUR)
+    return days_that_begin(zone, width, first - 33 * DAY, last + 33 * DAY)
+
+
+def edges_given(connection: psycopg.Connection[Any], function: str, *arguments: Any) -> list[datetime]:
+    """Give what one of the two functions gives, in UTC."""
+    row = connection.execute(f"select {function}(%s, %s, %s, %s)".encode(), arguments).fetchone()
+    assert row is not None
+    return [edge.astimezone(UTC) for edge in row[0]]
+
+
+def test_edges_of_local_hours_and_days(
+    connection: psycopg.Connection[Any], owner: psycopg.Connection[Any]
+) -> None:
+    """The clock of each zone tells them, whatever it does at a change and wherever the window begins."""
+    seen: Counter[timedelta] = Counter()
+
+    @given(
+        origins,
+        st.sampled_from([*CHANGING_ZONES, *LOCAL_ZONES]),
+        session_zones,
+        spans().filter(lambda span: span[0] < span[1]),
+        st.sampled_from(["hour", "day", "day", "week", "month"]),
+    )
+    @many
+    def prove(origin: datetime, name: str, session: str, distances: Distances, width: str) -> None:
+        first, last = origin + distances[0], origin + distances[1]
+        use_zone(connection, session)
+        use_zone(owner, session)
+        starts = begin(ZoneInfo(name), width, first, last)
+        if width in {"hour", "day"}:
+            given_back = edges_given(connection, "window_edges", first, last, width, name)
+            assert given_back == [first, *(start for start in starts if first < start < last), last]
+        whole = [pair for pair in pairwise(starts) if pair[1] > first and pair[0] < last]
+        given_back = edges_given(owner, "whole_window_edges", first, last, width, name)
+        assert given_back == [whole[0][0], *(end for _, end in whole)]
+        seen.update(end - start for start, end in whole)
+
+    prove()
+    at_changes = {1.5 * HOUR, 23 * HOUR, 23.5 * HOUR, 24.5 * HOUR, 25 * HOUR}
+    assert min(seen[HOUR], seen[DAY], sum(seen[length] for length in at_changes)) > 3, seen
+
+
+@pytest.mark.parametrize(
+    ("zone", "width", "first", "hours"),
+    [
+        # The clock goes back onto midnight: the day begins with the first of two, and comes once.
+        ("Atlantic/Azores", "day", "2026-10-25T00:00Z", [25, 24]),
+        ("America/Havana", "day", "2026-11-01T04:00Z", [25, 24]),
+        ("America/Havana", "hour", "2026-11-01T04:00Z", [1, 1, 1]),
+        # Midnight is skipped, or the clock goes back past it.
+        ("America/Santiago", "day", "2026-09-05T04:00Z", [24, 23]),
+        ("America/Santiago", "day", "2026-04-04T03:00Z", [25, 24]),
+        # St. John's changed its clock a minute after midnight.
+        ("America/St_Johns", "day", "2010-11-07T02:30Z", [25, 24]),
+        # Half an hour, either way.
+        ("Australia/Lord_Howe", "hour", "2026-04-04T13:00Z", [1, 1.5, 1]),
+        ("Australia/Lord_Howe", "hour", "2026-10-03T13:30Z", [1, 1.5, 1]),
+        ("Australia/Lord_Howe", "day", "2026-04-04T13:00Z", [24.5, 24]),
+        ("Australia/Lord_Howe", "day", "2026-10-03T13:30Z", [23.5, 24]),
+        ("America/Caracas", "hour", "2016-05-01T05:30Z", [1, 0.5, 1]),
+        # A date that never was: its day is the next one's.
+        ("Pacific/Apia", "day", "2011-12-29T10:00Z", [24, 24]),
+        ("Asia/Kolkata", "hour", "2026-06-01T18:30Z", [1, 1]),
+    ],
+)
+def test_what_a_change_of_the_clock_makes(
+    connection: psycopg.Connection[Any],
+    owner: psycopg.Connection[Any],
+    zone: str,
+    width: str,
+    first: str,
+    hours: list[float],
+) -> None:
+    """Hours and days around a change, from the start of one on; a window from within gives the same ones."""
+    edges = [datetime.fromisoformat(first)]
+    for length in hours:
+        edges.append(edges[-1] + length * HOUR)
+    for function, asked_by in (("window_edges", connection), ("whole_window_edges", owner)):
+        assert edges_given(asked_by, function, edges[0], edges[-1], width, zone) == edges
+    inside = edges[0] + timedelta(minutes=7), edges[-1] - timedelta(minutes=7)
+    given_back = edges_given(connection, "window_edges", *inside, width, zone)
+    assert given_back == [inside[0], *edges[1:-1], inside[1]]
+    assert edges_given(owner, "whole_window_edges", *inside, width, zone) == edges

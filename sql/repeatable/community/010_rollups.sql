@@ -37,7 +37,7 @@ declare
     day_from timestamptz;
     day_to timestamptz;
 begin
-    -- Each refresh commits. Days that lie before what is rolled up now; the last one follows its last hour.
+    -- Days that lie before what is rolled up now; the last one follows its last hour.
     select
         public.time_bucket('1 day', hour_from),
         public.time_bucket('1 day', greatest(p.refreshed_until, hour_to))
@@ -45,13 +45,17 @@ begin
     from public.rollup_progress as p
     where p.stream = wanted;
     day_to := least(day_to, public.time_bucket('1 day', hour_to - interval '1 hour') + interval '24 hours');
+    -- A refresh commits before it does its work, not after. So commit in between: only then does the refresh of the
+    -- days find in TimescaleDB's log which hours have changed.
     if wanted = 'meter' then
         call public.refresh_continuous_aggregate('public.meter_hourly', hour_from, hour_to);
+        commit;
         if day_from < day_to then
             call public.refresh_continuous_aggregate('public.meter_daily', day_from, day_to);
         end if;
     else
         call public.refresh_continuous_aggregate('public.vehicle_hourly', hour_from, hour_to);
+        commit;
         if day_from < day_to then
             call public.refresh_continuous_aggregate('public.vehicle_daily', day_from, day_to);
         end if;

@@ -17,7 +17,7 @@ from service.web.problems import Problem
         (b'{"vehicleId": 5}', "bad_value"),
         # The first mistake is a field's; only behind it does the JSON break.
         (b'{"vehicleId": 5, ', "malformed_json"),
-        (b'{"vehicleId": 5, "x": "\xff"}', "malformed_json"),
+        (b'{"vehicleId": 5, "x": "\xff"}', "bad_value"),
         (b'{"vehicleId": 5, "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "too_deep"),
         (b'{"vehicleId": "\xff"}', "malformed_json"),
     ],

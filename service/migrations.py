@@ -5,6 +5,7 @@ Alembic keeps the books; the SQL stands in sql/migrations (frozen once released)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import sqlalchemy
@@ -12,7 +13,8 @@ from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg import conninfo
+from psycopg import Connection, conninfo
+from psycopg.errors import Diagnostic
 from sqlalchemy.pool import NullPool
 
 from service import paths
@@ -60,11 +62,17 @@ def head() -> str:
     return revision
 
 
-def migrate(url: str) -> tuple[str | None, str]:
+def migrate(url: str, warn: Callable[[str], None] = lambda _: None) -> tuple[str | None, str]:
     """Migrate the database at `url`; give the revision before and after.
 
-    Any number of processes may call this at once: one works, the others wait and find it done.
+    Any number of processes may call this at once: one works, the others wait and find it done. `warn` is told
+    what this login may not do, and who should run what instead.
     """
+
+    def notice(told: Diagnostic) -> None:
+        if told.severity_nonlocalized == "WARNING":
+            warn(f"{told.message_primary}\n{told.message_hint or ''}".strip())
+
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
         connect_args={**conninfo.conninfo_to_dict(url), "application_name": "fleetwatt migrate"},
@@ -75,6 +83,8 @@ def migrate(url: str) -> tuple[str | None, str]:
         lock.execution_options(isolation_level="AUTOCOMMIT")
         lock.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         with engine.connect() as connection:
+            if isinstance(driver := connection.connection.driver_connection, Connection):
+                driver.add_notice_handler(notice)
             before = MigrationContext.configure(connection).get_current_revision()
             connection.rollback()
             command.upgrade(_config(connection), "head")

@@ -23,8 +23,8 @@ _HELP = """Import readings from FILE: CSV or NDJSON, plain or gzip, or "-" for s
 Repeats count as duplicates, so a broken import is resumed by importing the file again. Lines that are no
 reading are reported with their number, kept as dead letters, and stop nothing.
 
-A COLUMN is a column's name; `=VALUE` is a constant for all lines. An id that is no column is a constant
-too. Without an option, columns are found by the names that the HTTP API and the database use.
+A COLUMN is a column's name; `=VALUE` is a constant for all lines. Without an option, columns are found by
+the names that the HTTP API and the database use.
 
 A local time that occurs twice, when summer time ends, is settled by the order of the lines: the second
 pass through that hour is winter time. One that the clock skips in spring is rejected.

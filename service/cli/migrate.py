@@ -20,7 +20,7 @@ def command() -> None:
     url = settings.migrate_database_url or settings.database_url
     if not url:
         raise SettingsError("no database: set FLEETWATT_MIGRATE_DATABASE_URL to one that may create tables")
-    before, after = migrations.migrate(url)
+    before, after = migrations.migrate(url, lambda text: click.echo(f"warning: {text}", err=True))
     click.echo(
         f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"
     )

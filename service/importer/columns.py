@@ -57,11 +57,15 @@ class Columns:
 
 
 def id_reader(columns: Columns, text: str, option: str, field: str) -> ReadText:
-    """Read the device id from the column of that name or, if there is none, take it as a constant.
+    """Read the device id from the column of that name; `=CONST` is a constant.
 
-    `=CONST` is a constant even where a column has that name.
+    A constant has to say so: a misspelt column would make one device of all the rows.
     """
-    if not text.startswith("=") and text in columns:
+    if not text.startswith("="):
+        if text not in columns:
+            raise ImportFileError(
+                f"{option} {text}: no such column; for a constant, ={text}; {columns.listed()}"
+            )
         position = columns.position(text, option)
 
         def read(row: Row) -> str:
@@ -73,9 +77,7 @@ def id_reader(columns: Columns, text: str, option: str, field: str) -> ReadText:
         return read
     constant = text.removeprefix("=")
     if not is_device_id(constant):
-        raise ImportFileError(
-            f"{option} {text}: neither a column nor an id of 1 to 64 A-Z a-z 0-9 . _ : -; {columns.listed()}"
-        )
+        raise ImportFileError(f"{option} {text}: not an id of 1 to 64 A-Z a-z 0-9 . _ : -")
     return lambda _: constant
 
 

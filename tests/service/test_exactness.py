@@ -57,6 +57,26 @@ SURE = History(
     edges=[LocalDays("Europe/London", -2, 2), LocalDays("Asia/Kolkata", -2, 1)],
     zone="Europe/London",
 )
+# And one in which a meter passes from vehicle to vehicle and back, on the hour and within it; readings lie at
+# every edge, at the end of what is rolled up too, and contradict others that are there.
+HANDED_ON = History(
+    season=1,
+    steps=[
+        Plug(0, 0, -30 * HOUR, -10 * HOUR),
+        Plug(0, 1, -10 * HOUR, -4.5 * HOUR),
+        Plug(0, 0, -4.5 * HOUR, None),
+        Store([Trail(kind, 0, -30 * HOUR, 30 * MINUTES, 80, 0) for kind in ("meter", "vehicle")], True),
+        Store([Trail("vehicle", 1, -30 * HOUR, 30 * MINUTES, 80, 0)], True),
+        Refresh(until=4 * HOUR),
+        Store([Trail(kind, 0, -12 * HOUR, 15 * MINUTES, 60, 1) for kind in ("meter", "vehicle")], False),
+        Correct(1, 0, -6 * HOUR),
+        Store([Trail("meter", 0, 4 * HOUR, HOUR, 3, 0)], False),
+        Refresh(until=6 * HOUR),
+    ],
+    windows=[(-31 * HOUR, 8 * HOUR), (-10 * HOUR, -4.5 * HOUR), (-24 * HOUR, 4 * HOUR)],
+    edges=[LocalDays("Asia/Kolkata", -2, 2), LocalDays("Europe/London", -1, 1)],
+    zone="Asia/Kolkata",
+)
 
 
 KINDS = ("days", "hours", "raw rows", "stale hours", "all of them")
@@ -180,6 +200,7 @@ def test_every_answer_is_exact_after_every_step(engine: Engine) -> None:
 
     @given(histories)
     @example(SURE)
+    @example(HANDED_ON)
     @many
     def prove(history: History) -> None:
         engine.tell(history)

@@ -92,7 +92,7 @@ async def test_what_changes_nothing_leaves_no_trace(api: Api, owner: Owner) -> N
     )
     before = [await rows(owner, statement) for statement in both]
     same = {"vehicleId": "v-1", "startedAt": "2026-01-31T13:00:00+01:00", "endedAt": rfc3339(at(60))}
-    for update in ({}, {"endedAt": rfc3339(at(60))}, same):
+    for update in ({"vehicleId": "v-1"}, {"endedAt": rfc3339(at(60))}, same):
         assert (await api.patch("/v1/sessions/s-1", json=update)).status_code == 200
     again = (await api.get("/v1/sessions/s-1")).json()
     assert (await api.post("/v1/sessions", json=again)).status_code == 200
@@ -169,7 +169,7 @@ async def performance(api: Api, vehicle_id: str) -> tuple[float, int]:
     ("update", "first", "second"),
     [
         # The meters count 1 and 100 kWh a minute; the session lasts from minute 60 to 180 on meter m-1.
-        ({}, (120, 120), (0, 0)),
+        ({"vehicleId": "v-1"}, (120, 120), (0, 0)),
         ({"vehicleId": "v-2"}, (0, 0), (120, 120)),
         ({"meterId": "m-2"}, (12_000, 120), (0, 0)),
         ({"startedAt": rfc3339(at(30))}, (150, 150), (0, 0)),

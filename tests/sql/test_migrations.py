@@ -83,3 +83,16 @@ def test_privileges_do_not_depend_on_who_migrates(postgres: Postgres) -> None:
     finally:
         with postgres.admin() as connection:
             connection.execute("drop database owned_by_superuser with (force)")
+
+
+def test_what_the_login_may_not_do_is_told(postgres: Postgres) -> None:
+    """Where session settings of the BI role cannot be set, `fleetwatt migrate` says so, and what to run."""
+    with postgres.database(empty=True) as name:
+        told: list[str] = []
+        migrations.migrate(postgres.url("fleetwatt_owner", name), told.append)
+        [warning] = told
+        assert "fleetwatt_bi" in warning
+        assert "alter role fleetwatt_bi" in warning
+        told.clear()
+        migrations.migrate(postgres.url("postgres", name), told.append)
+        assert [text for text in told if "alter role" in text] == []

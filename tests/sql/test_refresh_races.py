@@ -374,3 +374,19 @@ def test_stale_hours_come_after_new_ones(scene: Scene) -> None:
         assert [is_stale for _, is_stale in runs] == [False, False, True]
         assert runs[0][0] == START + 36 * HOUR
     scene.settle(50)
+
+
+def test_what_is_logged_too_soon_waits_until_its_hour_is_closed(scene: Scene) -> None:
+    """A repeatable-read writer logs open hours, too: a refresh leaves those alone."""
+    writer = scene.writer()
+    writer.isolation_level = IsolationLevel.REPEATABLE_READ
+    insert(writer, scene.readings(37.5) + scene.readings(41.5))
+    writer.commit()
+    assert {hour for _, hour in scene.stale()} == {37.0, 41.0}
+    scene.refresh(40)
+    assert scene.stale() == [("meter", 41.0), ("vehicle", 41.0)]
+    assert scene.owner.execute("select max(refreshed_until) from rollup_progress").fetchone() == (
+        START + 40 * HOUR,
+    )
+    scene.check()
+    scene.settle(42)

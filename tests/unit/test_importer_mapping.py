@@ -66,9 +66,9 @@ def test_power_and_interval() -> None:
 
 
 def test_constants() -> None:
-    """`=VALUE` is a constant anywhere; an id or a number that is no column is one too."""
-    for meter_id, voltage in (("=house-1", "=230"), ("house-1", "230")):
-        mapping = Mapping(meter_id=meter_id, time="t", kw="=6", every_s=600, voltage=voltage)
+    """`=VALUE` is a constant anywhere; a number that is no column is one too."""
+    for voltage in ("=230", "230"):
+        mapping = Mapping(meter_id="=house-1", time="t", kw="=6", every_s=600, voltage=voltage)
         assert read(mapping, row()) == MeterReading("house-1", NOON, 1.0, 230.0)
     assert read(Mapping(meter_id="=id", time="t", kwh="kwh", voltage="v"), row()) == MeterReading(
         "id", NOON, 0.25, 231.5
@@ -171,7 +171,8 @@ def test_date_and_time_in_two_columns() -> None:
         (Mapping(meter_id="id", time="t", kwh="energy", voltage="v"), "--kwh energy: no such column"),
         (Mapping(meter_id="id", time="when", kwh="kwh", voltage="v"), "id, t, kwh, kw, v"),
         (Mapping(meter_id="house 1", time="t", kwh="kwh", voltage="v"), "id, t, kwh, kw, v"),
-        (Mapping(meter_id="=", time="t", kwh="kwh", voltage="v"), "neither a column nor an id"),
+        (Mapping(meter_id="=", time="t", kwh="kwh", voltage="v"), "not an id of 1 to 64"),
+        (Mapping(meter_id="idd", time="t", kwh="kwh", voltage="v"), "--meter-id idd: no such column"),
         (Mapping(meter_id="id", time="t", kwh="kwh", voltage="=high"), "must be a number"),
         (Mapping(meter_id="id", time="t", kwh="kwh", voltage="=2300"), "out of range"),
         (Mapping(meter_id="id", time="t", tz="Mars/Olympus", kwh="kwh", voltage="v"), "unknown zone"),

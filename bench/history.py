@@ -155,7 +155,9 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
             [told] = connection.execute(ONE, values)
             [summed] = connection.execute(RAW, values)
             assert all(abs(a - b) < 1e-9 * (1 + b) for a, b in zip(told, summed, strict=True)), (told, summed)
-        result["performance"] = timed(ask(ONE), 500)
+        # Loading left the caches full of other things than a running service has in them.
+        timed(ask(ONE), 500)
+        result["performance"] = timed(ask(ONE), 1000)
         result["performance_raw"] = timed(ask(RAW), 100)
         result["fleet"] = timed(ask(FLEET), 10)
 

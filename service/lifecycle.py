@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
+
+import psycopg
 
 _PR_SET_PDEATHSIG = 1
+_CANCEL_AGAIN_S = 0.5
 
 
 def die_with_parent(stop_signal: signal.Signals) -> None:
@@ -50,6 +54,26 @@ async def alongside(*jobs: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        pending = set(tasks)
+        while pending:
+            # More than once: asyncio.wait_for, by which psycopg_pool waits, drops a cancellation that comes
+            # in the moment when the wait is over (before Python 3.12; seen).
+            for task in pending:
+                task.cancel()
+            pending = (await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S))[1]
+
+
+async def repeat(
+    work: Callable[[], Awaitable[object]], every_s: float, logger: Any, failure: str
+) -> NoReturn:
+    """Do something again and again; what goes wrong is logged as `failure`, and tried again next time."""
+    while True:
+        try:
+            await work()
+        except (psycopg.Error, OSError) as error:
+            logger.warning(failure, error=type(error).__name__, detail=str(error).splitlines()[:1])
+        except Exception:
+            # A defect of ours must not end it for good.
+            logger.exception(failure)
+        # Spread over processes that were started together.
+        await asyncio.sleep(every_s * random.uniform(0.9, 1.1))

@@ -380,53 +380,15 @@ ALTER FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle te
 COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
 
 CREATE FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
-    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
-declare
-    span tstzrange := tstzrange(window_from, window_to);
-    edges timestamptz[] := array[window_from, window_to];
-    meters record;
-    vehicles record;
-begin
-    select r.* into meters from rolled_up('meter', edges) as r;
-    select r.* into vehicles from rolled_up('vehicle', edges) as r;
-    return query
-    with connected as (
-        select
-            s.vehicle_id,
-            unnest(
-                range_agg(s.during * span)
-                - coalesce(
-                    (
-                        select range_agg(o.during)
-                        from charging_session as o
-                        where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> wanted_meter
-                    ),
-                    '{}'
-                )
-            ) as part
-        from charging_session as s
-        where s.meter_id = wanted_meter and s.during && span
-        group by s.vehicle_id
-    )
-
     select
-        coalesce(sum(e.kwh) filter (where e.side = 'ac'), 0),
-        coalesce(sum(e.kwh) filter (where e.side = 'dc'), 0),
-        coalesce(sum(e.readings) filter (where e.side = 'ac'), 0)::bigint,
-        coalesce(sum(e.readings) filter (where e.side = 'dc'), 0)::bigint
-    from (
-        select 'ac' as side, m.kwh, m.readings
-        from connected as c
-        cross join lateral meter_energy(wanted_meter, c.part, meters.days, meters.hours, edges) as m
-        union all
-        select 'dc', v.kwh, v.readings
-        from connected as c
-        cross join lateral vehicle_energy(c.vehicle_id, c.part, vehicles.days, vehicles.hours, edges) as v
-    ) as e;
-end
+        coalesce(sum(p.kwh_ac), 0),
+        coalesce(sum(p.kwh_dc), 0),
+        coalesce(sum(p.meter_readings), 0)::bigint,
+        coalesce(sum(p.vehicle_readings), 0)::bigint
+    from pair_energy(window_from, window_to, wanted_meter) as p
 $$;
 
 ALTER FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
@@ -946,7 +908,7 @@ $$;
 
 ALTER FUNCTION public.fleet_totals(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) IS 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window; for the schema bi';
+COMMENT ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) IS 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window';
 
 CREATE FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(alert_id bigint, vehicle_id text, meter_id text, present text, verdict text, kwh_ac double precision, kwh_dc double precision, ratio double precision, meter_coverage double precision, vehicle_coverage double precision)
     LANGUAGE sql STABLE
@@ -1058,17 +1020,11 @@ CREATE FUNCTION public.log_deleted_hour() RETURNS trigger
 declare
     touched_hour timestamptz := time_bucket('1 hour', old.recorded_at);
     mark text := format('%s %s %s', tg_argv[0], extract(epoch from touched_hour), pg_current_xact_id());
-    line timestamptz;
 begin
     if current_setting('fleetwatt.logged_hour', true) = mark then
         return null;
     end if;
-    perform pg_advisory_xact_lock_shared(1718383735, 1);
-    select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
-    if current_setting('transaction_isolation') <> 'read committed' then
-        line := 'infinity';
-    end if;
-    if old.recorded_at < line then
+    if old.recorded_at < stale_before(tg_argv[0]) then
         insert into rollup_stale (stream, hour) values (tg_argv[0], touched_hour);
     end if;
     -- Undone with the log row where a savepoint is rolled back.
@@ -1132,15 +1088,8 @@ CREATE FUNCTION public.log_stale_hours() RETURNS trigger
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 declare
-    line timestamptz;
+    line timestamptz := stale_before(tg_argv[0]);
 begin
-    perform pg_advisory_xact_lock_shared(1718383735, 1);
-    -- A statement of its own: its snapshot is taken when the lock is held.
-    select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
-    if current_setting('transaction_isolation') <> 'read committed' then
-        -- Its snapshot is older than the lock. What is logged too soon waits until its hour is closed.
-        line := 'infinity';
-    end if;
     if (select min(t.recorded_at) from touched as t) < line then
         insert into rollup_stale (stream, hour)
         select distinct tg_argv[0], time_bucket('1 hour', t.recorded_at)
@@ -1310,7 +1259,7 @@ ALTER FUNCTION public.note_refresh_failure(reason text) OWNER TO fleetwatt_owner
 
 COMMENT ON FUNCTION public.note_refresh_failure(reason text) IS 'Notes that a refresh failed, and what it said';
 
-CREATE FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, meter_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint, connected_s double precision)
+CREATE FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text DEFAULT NULL::text) RETURNS TABLE(vehicle_id text, meter_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint, connected_s double precision)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
@@ -1338,7 +1287,7 @@ begin
                 '{}'
             ) as connected
         from charging_session as s
-        where s.during && span
+        where s.during && span and (wanted_meter is null or s.meter_id = wanted_meter)
         group by s.vehicle_id, s.meter_id
     )
 
@@ -1363,9 +1312,9 @@ begin
 end
 $$;
 
-ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) IS 'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
+COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) IS 'AC and DC (kWh) of each vehicle-meter pair, or a meter''s, while it alone was connected in [from, to), and how long';
 
 CREATE FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1750,6 +1699,25 @@ $$;
 ALTER FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) IS 'Splits a span into whole rolled-up days, whole rolled-up hours, and the rest; disjoint, and together the span';
+
+CREATE FUNCTION public.stale_before(wanted text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    perform pg_advisory_xact_lock_shared(1718383735, 1);
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- Its snapshot is older than the lock. What is logged too soon waits until its hour is closed.
+        return 'infinity';
+    end if;
+    -- A statement of its own: its snapshot is taken when the lock is held.
+    return (select p.logging_from from rollup_progress as p where p.stream = wanted);
+end
+$$;
+
+ALTER FUNCTION public.stale_before(wanted text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.stale_before(wanted text) IS 'Takes the barrier for the rest of the transaction; hours before the moment that it gives may be rolled up already';
 
 CREATE FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3834,6 +3802,7 @@ REVOKE ALL ON FUNCTION public.fleet_performance(window_from timestamp with time 
 GRANT ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO fleetwatt_service;
 GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
@@ -3868,8 +3837,8 @@ GRANT ALL ON FUNCTION public.note_refresh() TO fleetwatt_service;
 REVOKE ALL ON FUNCTION public.note_refresh_failure(reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_refresh_failure(reason text) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
@@ -3921,6 +3890,8 @@ GRANT ALL ON FUNCTION public.settle_session_messages(wanted_meter text) TO fleet
 
 REVOKE ALL ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.stale_before(wanted text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;

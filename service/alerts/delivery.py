@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import psycopg
 
-from service import metrics
+from service import lifecycle, metrics
 from service.alerts.channel import Channel, keep_delivering
 from service.alerts.mqtt import Announcer
 from service.alerts.webhook import Webhook
@@ -17,7 +17,6 @@ from service.settings import Settings
 from service.sql import query
 
 _GAUGES_EVERY_S: Final = 15.0
-_CANCEL_AGAIN_S: Final = 0.5
 _KINDS: Final = ("low_efficiency", "data_fault")
 
 
@@ -37,23 +36,17 @@ class Delivery:
             self._channels.append(Announcer(settings))
         if settings.alert_webhook_url:
             self._channels.append(Webhook(settings))
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         jobs = [keep_delivering(channel, self._settings) for channel in self._channels]
         if self._pool is not None:
             jobs.append(_keep_gauges(self._pool, {channel.name for channel in self._channels}))
-        self._tasks = [asyncio.create_task(job) for job in jobs]
+        self._running = lifecycle.alongside(*jobs)
+        await self._running.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pending = set(self._tasks)
-        while pending:
-            # More than once: asyncio.wait_for, by which psycopg_pool waits, drops a cancellation that comes
-            # in the moment when the wait is over (before Python 3.12; seen).
-            for task in pending:
-                task.cancel()
-            pending = (await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S))[1]
+        await self._running.__aexit__(None, None, None)
 
 
 async def _keep_gauges(pool: ReadPool, channels: set[str]) -> None:

@@ -48,9 +48,7 @@ async def list_alerts(
     `next` goes into `after` of the next request; it is null on the last page.
     """
     size = parameters.page(limit, None, _LIMIT_MAX)["page_size"]
-    start, end = parameters.timestamp("from", from_), parameters.timestamp("to", to)
-    if start is not None and end is not None:
-        parameters.check_order(start, end)
+    start, end = parameters.open_window(from_, to)
     rows = await fetch_all(
         alert_pool,
         query("list_alerts"),

@@ -152,9 +152,7 @@ def list_command(
     """List sessions, newest start first."""
 
     async def find(sessions: Sessions) -> list[Session]:
-        start, end = parameters.timestamp("from", from_), parameters.timestamp("to", to)
-        if start is not None and end is not None:
-            parameters.check_order(start, end)
+        start, end = parameters.open_window(from_, to)
         return await sessions.list(
             {
                 "vehicle_id": vehicle_id,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -11,7 +9,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from service import db, log, metrics
+from service import db, lifecycle, log, metrics
 from service.settings import Settings
 from service.sql import query
 
@@ -30,15 +28,7 @@ class Rollups(NamedTuple):
 
     async def run(self) -> NoReturn:
         """Refresh and report for ever; what goes wrong is logged, counted, and tried again next time."""
-        while True:
-            try:
-                await self.turn()
-            except (psycopg.Error, OSError) as error:
-                _log.warning("refresh_failed", error=type(error).__name__, detail=str(error).splitlines()[:1])
-            except Exception:  # noqa: BLE001 - a defect of ours must not end the refresh for good
-                _log.exception("refresh_failed")
-            # Spread over processes that were started together.
-            await asyncio.sleep(self.settings.rollup_refresh_s * random.uniform(0.9, 1.1))
+        await lifecycle.repeat(self.turn, self.settings.rollup_refresh_s, _log, "refresh_failed")
 
     async def turn(self) -> None:
         """Hand over the settings, refresh once unless the database does, and publish how fresh all is.

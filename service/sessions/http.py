@@ -14,7 +14,7 @@ from service.sessions.errors import BadTimesError, ConflictError, SessionError, 
 from service.sessions.model import NewAssignment, NewSession, SessionUpdate
 from service.sessions.store import Sessions
 from service.web import parameters
-from service.web.answers import answer
+from service.web.answers import answer, cut_page
 from service.web.bodies import decode_body
 from service.web.problems import Problem
 
@@ -49,10 +49,8 @@ async def list_sessions(
     after: FromQuery[str | None] = None,
 ) -> Response[bytes]:
     """Give sessions that touch [from, to), by vehicle, by meter, open or ended; `next` goes into `after`."""
-    page = parameters.page(limit, None, _LIMIT_MAX)
-    start, end = parameters.timestamp("from", from_), parameters.timestamp("to", to)
-    if start is not None and end is not None:
-        parameters.check_order(start, end)
+    size = parameters.page(limit, None, _LIMIT_MAX)["page_size"]
+    start, end = parameters.open_window(from_, to)
     last = await sessions.get(parameters.device("after", after)) if after else None
     found = await sessions.list(
         {
@@ -63,11 +61,11 @@ async def list_sessions(
             "is_open": None if open_ is None else parameters.flag("open", open_),
             "after_start": last.started_at if last else None,
             "after_id": last.session_id if last else None,
-            "page_size": page["page_size"],
+            "page_size": size + 1,
         }
     )
-    following = found[-1].session_id if len(found) == page["page_size"] else None
-    return answer({"sessions": found, "next": following})
+    found, at_end = cut_page(found, size)
+    return answer({"sessions": found, "next": at_end and at_end.session_id})
 
 
 @patch("/v1/sessions/{sessionId:str}", operation_class=openapi.CHANGE, summary="End or correct a session")

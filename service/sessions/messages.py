@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 from prometheus_client import Counter
 
-from service import log
+from service import lifecycle, log
 from service.db import ReadPool, fetch_all
 from service.errors import blames_data, is_transient
 from service.readings import TimeRule
@@ -69,16 +69,7 @@ class SessionMessages:
 
     async def run(self) -> NoReturn:
         """Look through the waiting messages now and then; what goes wrong is tried again next time."""
-        while True:
-            try:
-                await self.expire()
-            except (psycopg.Error, OSError) as error:
-                self._log.warning(
-                    "expiry_failed", error=type(error).__name__, detail=str(error).splitlines()[:1]
-                )
-            except Exception:  # noqa: BLE001 - a defect of ours must not end it for good
-                self._log.exception("expiry_failed")
-            await asyncio.sleep(_EXPIRY_PAUSE_S * random.uniform(0.8, 1.2))
+        await lifecycle.repeat(self.expire, _EXPIRY_PAUSE_S, self._log, "expiry_failed")
 
     async def expire(self) -> int:
         """Use waiting messages that fit by now; give up those that have waited too long, and say how many."""

@@ -43,12 +43,19 @@ def window(from_: str | None, to: str | None) -> tuple[datetime, datetime]:
         end = datetime.now(UTC) if start is None or start < datetime.now(UTC) else start
     if start is None:
         start = end - timedelta(hours=24) if end.year > 1 else end
-    check_order(start, end)
+    _check_order(start, end)
     return start, end
 
 
-def check_order(start: datetime, end: datetime) -> None:
-    """Refuse a window that ends before it starts."""
+def open_window(from_: str | None, to: str | None) -> tuple[datetime | None, datetime | None]:
+    """Read a window [from, to) that has no end where none is given. 400 when it ends before it starts."""
+    start, end = timestamp("from", from_), timestamp("to", to)
+    if start is not None and end is not None:
+        _check_order(start, end)
+    return start, end
+
+
+def _check_order(start: datetime, end: datetime) -> None:
     if start > end:
         raise Problem(400, "bad_parameter", "from lies after to", field="from")
 

@@ -128,37 +128,22 @@ with edge as (
     select window_edges(%(window_from)s, %(window_to)s, %(width)s, %(zone)s) as edges
 ),
 
-ac as (
-    select
-        b.place,
-        sum(b.kwh) as kwh,
-        sum(b.readings)::bigint as readings
+total as (
+    select t.*
     from edge
-    cross join lateral billed(edge.edges) as b
-    group by b.place
-),
-
-dc as (
-    select
-        d.place,
-        sum(d.kwh) as kwh,
-        sum(d.readings)::bigint as readings
-    from edge
-    cross join lateral fleet_delivered(edge.edges) as d
-    group by d.place
+    cross join lateral fleet_totals(edge.edges) as t
 )
 
 select
     edge.edges[n.place] as started_at,
     edge.edges[n.place + 1] as ended_at,
-    coalesce(ac.kwh, 0) as kwh_ac,
-    coalesce(dc.kwh, 0) as kwh_dc,
-    coalesce(ac.readings, 0) as meter_readings,
-    coalesce(dc.readings, 0) as vehicle_readings
+    coalesce(t.kwh_ac, 0) as kwh_ac,
+    coalesce(t.kwh_dc, 0) as kwh_dc,
+    coalesce(t.meter_readings, 0) as meter_readings,
+    coalesce(t.vehicle_readings, 0) as vehicle_readings
 from edge
 cross join lateral generate_series(1, cardinality(edge.edges) - 1) as n (place)
-left join ac on n.place = ac.place
-left join dc on n.place = dc.place
+left join total as t on n.place = t.place
 order by n.place;
 
 -- name: vehicle_by_time

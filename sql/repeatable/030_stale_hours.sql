@@ -7,6 +7,25 @@
 -- one. So when hours are rolled up, each reading of theirs is either visible or will be logged, and at any moment
 -- and in one snapshot this holds: an hour before refreshed_until that is not in rollup_stale is rolled up exactly.
 
+-- Takes the barrier and tells the line, before which touched hours are to be logged.
+create or replace function stale_before(wanted text)
+returns timestamptz
+language plpgsql
+set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    perform pg_advisory_xact_lock_shared(1718383735, 1);
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- Its snapshot is older than the lock. What is logged too soon waits until its hour is closed.
+        return 'infinity';
+    end if;
+    -- A statement of its own: its snapshot is taken when the lock is held.
+    return (select p.logging_from from rollup_progress as p where p.stream = wanted);
+end
+$$;
+comment on function stale_before(text) is
+'Takes the barrier for the rest of the transaction; hours before the moment that it gives may be rolled up already';
+
 -- Fires once a statement, whoever runs it: the service, psql, a restore. Rows of the open hour, nearly all there
 -- are, cost a look at the earliest of them.
 create or replace function log_stale_hours()
@@ -16,15 +35,8 @@ security definer
 set search_path = pg_catalog, public, pg_temp
 as $$
 declare
-    line timestamptz;
+    line timestamptz := stale_before(tg_argv[0]);
 begin
-    perform pg_advisory_xact_lock_shared(1718383735, 1);
-    -- A statement of its own: its snapshot is taken when the lock is held.
-    select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
-    if current_setting('transaction_isolation') <> 'read committed' then
-        -- Its snapshot is older than the lock. What is logged too soon waits until its hour is closed.
-        line := 'infinity';
-    end if;
     if (select min(t.recorded_at) from touched as t) < line then
         insert into rollup_stale (stream, hour)
         select distinct tg_argv[0], time_bucket('1 hour', t.recorded_at)
@@ -48,17 +60,11 @@ as $$
 declare
     touched_hour timestamptz := time_bucket('1 hour', old.recorded_at);
     mark text := format('%s %s %s', tg_argv[0], extract(epoch from touched_hour), pg_current_xact_id());
-    line timestamptz;
 begin
     if current_setting('fleetwatt.logged_hour', true) = mark then
         return null;
     end if;
-    perform pg_advisory_xact_lock_shared(1718383735, 1);
-    select p.logging_from into line from rollup_progress as p where p.stream = tg_argv[0];
-    if current_setting('transaction_isolation') <> 'read committed' then
-        line := 'infinity';
-    end if;
-    if old.recorded_at < line then
+    if old.recorded_at < stale_before(tg_argv[0]) then
         insert into rollup_stale (stream, hour) values (tg_argv[0], touched_hour);
     end if;
     -- Undone with the log row where a savepoint is rolled back.

@@ -75,7 +75,9 @@ comment on function fleet_performance(timestamptz, timestamptz) is
 
 -- AC and DC of each vehicle-meter pair while it was connected. Where a vehicle drew from two meters at once,
 -- nobody can tell what each of them delivered: those spans count for neither.
-create or replace function pair_energy(window_from timestamptz, window_to timestamptz)
+create or replace function pair_energy(
+    window_from timestamptz, window_to timestamptz, wanted_meter text default null
+)
 returns table (
     vehicle_id text,
     meter_id text,
@@ -114,7 +116,7 @@ begin
                 '{}'
             ) as connected
         from charging_session as s
-        where s.during && span
+        where s.during && span and (wanted_meter is null or s.meter_id = wanted_meter)
         group by s.vehicle_id, s.meter_id
     )
 
@@ -138,9 +140,49 @@ begin
     ) as d;
 end
 $$;
-comment on function pair_energy(timestamptz, timestamptz) is
-'AC (kWh) and DC (kWh) of each vehicle-meter pair while it alone was connected in [from, to), and for how long (s)';
+comment on function pair_energy(timestamptz, timestamptz, text) is
+'AC and DC (kWh) of each vehicle-meter pair, or a meter''s, while it alone was connected in [from, to), and how long';
+
+-- What the fleet billed and delivered, window by window. Only whoever drew through a session is billed.
+create or replace function fleet_totals(edges timestamptz[])
+returns table (
+    place integer,
+    kwh_ac double precision,
+    kwh_dc double precision,
+    meter_readings bigint,
+    vehicle_readings bigint,
+    vehicles bigint
+)
+language sql
+stable
+parallel safe
+security definer
+set search_path = pg_catalog, public, pg_temp
+as $$
+    select
+        t.place,
+        sum(t.kwh_ac),
+        sum(t.kwh_dc),
+        sum(t.meter_readings)::bigint,
+        sum(t.vehicle_readings)::bigint,
+        count(distinct t.vehicle_id)
+    from (
+        select
+            b.place, b.vehicle_id, b.kwh as kwh_ac, b.readings as meter_readings,
+            0::double precision as kwh_dc, 0::bigint as vehicle_readings
+        from billed(edges) as b
+        union all
+        select d.place, d.vehicle_id, 0, 0, d.kwh, d.readings
+        from fleet_delivered(edges) as d
+    ) as t
+    group by t.place
+$$;
+comment on function fleet_totals(timestamptz[]) is
+'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window';
 
 grant execute on function
-fleet_delivered(timestamptz[]), fleet_performance(timestamptz, timestamptz), pair_energy(timestamptz, timestamptz)
+fleet_delivered(timestamptz[]), fleet_performance(timestamptz, timestamptz), fleet_totals(timestamptz[]),
+pair_energy(timestamptz, timestamptz, text)
 to fleetwatt_service;
+-- Views of the schema bi call it as whoever asks them.
+grant execute on function fleet_totals(timestamptz[]) to fleetwatt_bi;

@@ -106,57 +106,19 @@ create or replace function charger_energy(wanted_meter text, window_from timesta
 returns table (
     kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint
 )
-language plpgsql
+language sql
 stable
 parallel safe
 security definer
 rows 1
 set search_path = pg_catalog, public, pg_temp
-set plan_cache_mode = force_custom_plan
 as $$
-declare
-    span tstzrange := tstzrange(window_from, window_to);
-    edges timestamptz[] := array[window_from, window_to];
-    meters record;
-    vehicles record;
-begin
-    select r.* into meters from rolled_up('meter', edges) as r;
-    select r.* into vehicles from rolled_up('vehicle', edges) as r;
-    return query
-    with connected as (
-        select
-            s.vehicle_id,
-            unnest(
-                range_agg(s.during * span)
-                - coalesce(
-                    (
-                        select range_agg(o.during)
-                        from charging_session as o
-                        where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> wanted_meter
-                    ),
-                    '{}'
-                )
-            ) as part
-        from charging_session as s
-        where s.meter_id = wanted_meter and s.during && span
-        group by s.vehicle_id
-    )
-
     select
-        coalesce(sum(e.kwh) filter (where e.side = 'ac'), 0),
-        coalesce(sum(e.kwh) filter (where e.side = 'dc'), 0),
-        coalesce(sum(e.readings) filter (where e.side = 'ac'), 0)::bigint,
-        coalesce(sum(e.readings) filter (where e.side = 'dc'), 0)::bigint
-    from (
-        select 'ac' as side, m.kwh, m.readings
-        from connected as c
-        cross join lateral meter_energy(wanted_meter, c.part, meters.days, meters.hours, edges) as m
-        union all
-        select 'dc', v.kwh, v.readings
-        from connected as c
-        cross join lateral vehicle_energy(c.vehicle_id, c.part, vehicles.days, vehicles.hours, edges) as v
-    ) as e;
-end
+        coalesce(sum(p.kwh_ac), 0),
+        coalesce(sum(p.kwh_dc), 0),
+        coalesce(sum(p.meter_readings), 0)::bigint,
+        coalesce(sum(p.vehicle_readings), 0)::bigint
+    from pair_energy(window_from, window_to, wanted_meter) as p
 $$;
 comment on function charger_energy(text, timestamptz, timestamptz) is
 'AC and DC (kWh) of one charger (meter) while a vehicle drew from it alone in [from, to); for the schema bi';

@@ -84,43 +84,6 @@ $$;
 comment on function bi.vehicle_series(text, timestamptz, timestamptz, text, text) is
 'Energy of one vehicle by hour, day, week or month of a time zone, exact: a row for each that touches [from, to)';
 
--- What the fleet billed and delivered, window by window. Only whoever drew through a session is billed.
-create or replace function fleet_totals(edges timestamptz[])
-returns table (
-    place integer,
-    kwh_ac double precision,
-    kwh_dc double precision,
-    meter_readings bigint,
-    vehicle_readings bigint,
-    vehicles bigint
-)
-language sql
-stable
-parallel safe
-security definer
-set search_path = pg_catalog, public, pg_temp
-as $$
-    select
-        t.place,
-        sum(t.kwh_ac),
-        sum(t.kwh_dc),
-        sum(t.meter_readings)::bigint,
-        sum(t.vehicle_readings)::bigint,
-        count(distinct t.vehicle_id)
-    from (
-        select
-            b.place, b.vehicle_id, b.kwh as kwh_ac, b.readings as meter_readings,
-            0::double precision as kwh_dc, 0::bigint as vehicle_readings
-        from billed(edges) as b
-        union all
-        select d.place, d.vehicle_id, 0, 0, d.kwh, d.readings
-        from fleet_delivered(edges) as d
-    ) as t
-    group by t.place
-$$;
-comment on function fleet_totals(timestamptz[]) is
-'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window; for the schema bi';
-
 -- Up to where both streams are rolled up. Before the first refresh nothing is, and the readings tell where they begin.
 create or replace function rollup_line()
 returns timestamptz
@@ -145,7 +108,7 @@ $$;
 comment on function rollup_line() is
 'Up to where both streams are rolled up; before the first refresh, the first reading; for the schema bi';
 
-grant execute on function fleet_totals(timestamptz[]), rollup_line() to fleetwatt_bi;
+grant execute on function rollup_line() to fleetwatt_bi;
 
 create or replace function bi.fleet_performance(window_from timestamptz, window_to timestamptz)
 returns table (

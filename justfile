@@ -55,7 +55,7 @@ lock:
 
 # Write sql/schema.sql anew from what the migrations build
 schema: setup
-    {{ bin }}/python -m tests.schema_dump > sql/schema.sql
+    {{ bin }}/python -m tests.support.schema_dump > sql/schema.sql
 
 # Remove the virtual environment and caches of the tools (never data)
 [confirm("Remove .venv and tool caches?")]

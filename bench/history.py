@@ -25,8 +25,8 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from tests import servers
-from tests.servers import Postgres
+from tests.support import servers
+from tests.support.servers import Postgres
 
 # A vehicle charges at its own meter, from some minute of the evening for some eight hours, every day.
 LOAD = """

@@ -3338,6 +3338,47 @@ ALTER TABLE public.alert_event ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE TABLE public.api_key (
+    key_id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    scopes text[] NOT NULL,
+    secret_sha256 bytea NOT NULL,
+    meter_ids text[] COLLATE pg_catalog."C",
+    vehicle_ids text[] COLLATE pg_catalog."C",
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT api_key_key_id_check CHECK ((key_id ~ '^[a-z0-9]{12}$'::text)),
+    CONSTRAINT api_key_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100))),
+    CONSTRAINT api_key_scopes_check CHECK (((cardinality(scopes) > 0) AND (scopes <@ ARRAY['ingest'::text, 'read'::text, 'admin'::text]) AND (array_position(scopes, NULL::text) IS NULL))),
+    CONSTRAINT api_key_secret_sha256_check CHECK ((octet_length(secret_sha256) = 32))
+);
+
+ALTER TABLE public.api_key OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.api_key IS 'Keys of the HTTP service; once there is one, every request needs a key';
+
+COMMENT ON COLUMN public.api_key.key_id IS 'The public part of the key, by which it is looked up and named in logs';
+
+COMMENT ON COLUMN public.api_key.name IS 'What it is for, in its owner''s words';
+
+COMMENT ON COLUMN public.api_key.scopes IS 'What it may do: ingest, read, admin';
+
+COMMENT ON COLUMN public.api_key.secret_sha256 IS 'SHA-256 of the secret part; 256 random bits need no slower hash';
+
+COMMENT ON COLUMN public.api_key.meter_ids IS 'Meters it may send readings of; with vehicle_ids null too: of any device';
+
+COMMENT ON COLUMN public.api_key.vehicle_ids IS 'Vehicles it may send readings of; with meter_ids null too: of any device';
+
+COMMENT ON COLUMN public.api_key.created_at IS 'When it was made';
+
+COMMENT ON COLUMN public.api_key.expires_at IS 'From when on it is refused; null: never';
+
+COMMENT ON COLUMN public.api_key.revoked_at IS 'When it was revoked; null: it was not';
+
+COMMENT ON COLUMN public.api_key.last_used_at IS 'When it was last used, to the minute';
+
 CREATE TABLE public.dead_letter (
     dead_letter_id bigint NOT NULL,
     received_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -3349,6 +3390,10 @@ CREATE TABLE public.dead_letter (
     message text NOT NULL,
     raw bytea NOT NULL,
     raw_size bigint NOT NULL,
+    resolved_at timestamp with time zone,
+    replayed_at timestamp with time zone,
+    replays bigint DEFAULT 0 NOT NULL,
+    replay_error text,
     CONSTRAINT dead_letter_kind_check CHECK ((kind = ANY (ARRAY['meter'::text, 'vehicle'::text])))
 );
 
@@ -3375,6 +3420,14 @@ COMMENT ON COLUMN public.dead_letter.message IS 'The reason in words';
 COMMENT ON COLUMN public.dead_letter.raw IS 'The payload as it was received, cut off at FLEETWATT_DEAD_LETTER_MAX_BYTES';
 
 COMMENT ON COLUMN public.dead_letter.raw_size IS 'Size of the whole payload in bytes, also where raw was cut off';
+
+COMMENT ON COLUMN public.dead_letter.resolved_at IS 'When a replay stored it, or found it stored; null: it is still refused';
+
+COMMENT ON COLUMN public.dead_letter.replayed_at IS 'When it was last tried again';
+
+COMMENT ON COLUMN public.dead_letter.replays IS 'How often it was tried again';
+
+COMMENT ON COLUMN public.dead_letter.replay_error IS 'Why the last try was refused too, in words';
 
 ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.dead_letter_dead_letter_id_seq
@@ -3580,6 +3633,9 @@ ALTER TABLE ONLY public.alert_event
 ALTER TABLE ONLY public.alert_event
     ADD CONSTRAINT alert_event_pkey PRIMARY KEY (event_id);
 
+ALTER TABLE ONLY public.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (key_id);
+
 ALTER TABLE ONLY public.charging_session
     ADD CONSTRAINT charging_session_one_vehicle_a_meter EXCLUDE USING gist (meter_id WITH =, during WITH &&);
 
@@ -3653,6 +3709,10 @@ CREATE INDEX alert_event_webhook ON public.alert_event USING btree (vehicle_id, 
 CREATE INDEX charging_session_newest ON public.charging_session USING btree (lower(during) DESC, session_id DESC);
 
 CREATE INDEX charging_session_vehicle ON public.charging_session USING gist (vehicle_id, during);
+
+CREATE INDEX dead_letter_code ON public.dead_letter USING btree (code, dead_letter_id);
+
+CREATE INDEX dead_letter_device ON public.dead_letter USING btree (device_id, dead_letter_id) WHERE (device_id IS NOT NULL);
 
 CREATE INDEX dead_letter_received ON public.dead_letter USING btree (received_at);
 
@@ -3987,7 +4047,19 @@ GRANT UPDATE(webhook_next_at) ON TABLE public.alert_event TO fleetwatt_service;
 
 GRANT UPDATE(webhook_error) ON TABLE public.alert_event TO fleetwatt_service;
 
+GRANT SELECT ON TABLE public.api_key TO fleetwatt_service;
+
+GRANT UPDATE(last_used_at) ON TABLE public.api_key TO fleetwatt_service;
+
 GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
+
+GRANT UPDATE(resolved_at) ON TABLE public.dead_letter TO fleetwatt_service;
+
+GRANT UPDATE(replayed_at) ON TABLE public.dead_letter TO fleetwatt_service;
+
+GRANT UPDATE(replays) ON TABLE public.dead_letter TO fleetwatt_service;
+
+GRANT UPDATE(replay_error) ON TABLE public.dead_letter TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
 

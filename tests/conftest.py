@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from functools import cache
@@ -19,8 +21,8 @@ from psycopg.rows import dict_row
 from service.app import create_app
 from service.ingest.pipeline import Pipeline
 from service.settings import Settings
-from tests import servers
-from tests.servers import Postgres
+from tests.support import servers
+from tests.support.servers import Postgres
 
 # A busy machine must not fail a property: time is measured in bench/.
 hypothesis.settings.register_profile("fleetwatt", deadline=None)
@@ -114,6 +116,20 @@ def mqtt_settings(settings: Settings, broker_port: int, database: str, edition: 
     return msgspec.structs.replace(
         settings, mqtt_url=f"mqtt://127.0.0.1:{broker_port}", mqtt_client_id=name, mqtt_share=name
     )
+
+
+@pytest.fixture
+def ready() -> Iterator[socket.socket]:
+    """Give a socket at which a worker says that it has subscribed, as it does to systemd."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        notified.bind(f"{folder}/ready")
+        notified.setblocking(False)
+        patch.setenv("NOTIFY_SOCKET", f"{folder}/ready")
+        yield notified
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from service.settings import Settings
-from tests.alert_receivers import PATIENCE_S, receiving, retained, until
-from tests.strategies import Owner, rfc3339, serving
+from tests.support.alert_receivers import PATIENCE_S, receiving, retained, until
+from tests.support.strategies import Owner, rfc3339, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from service.settings import Settings
-from tests.alert_data import close_alert, put_alert
-from tests.alert_receivers import PATIENCE_S
-from tests.strategies import NOW, Api, Owner, problem, serving
+from tests.support.alert_data import close_alert, put_alert
+from tests.support.alert_receivers import PATIENCE_S
+from tests.support.strategies import NOW, Api, Owner, problem, serving
 
 pytestmark = pytest.mark.anyio
 

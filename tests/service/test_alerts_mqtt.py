@@ -19,10 +19,10 @@ from service.alerts.delivery import Delivery
 from service.alerts.publisher import Message, publish_retained
 from service.broker import BrokerAddress
 from service.settings import PREFIX, Settings
-from tests import servers
-from tests.alert_data import close_alert, put_alert
-from tests.alert_receivers import deliveries, eventually, receiving, retained, until
-from tests.strategies import Owner, rows
+from tests.support import servers
+from tests.support.alert_data import close_alert, put_alert
+from tests.support.alert_receivers import deliveries, eventually, receiving, retained, until
+from tests.support.strategies import Owner, rows
 
 pytestmark = pytest.mark.anyio
 

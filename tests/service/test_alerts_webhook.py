@@ -12,11 +12,11 @@ import pytest
 from service.alerts.delivery import Delivery
 from service.errors import SettingsError
 from service.settings import Settings, describe
-from tests import servers
-from tests.alert_data import close_alert, put_alert
-from tests.alert_receivers import OK, Receiver, deliveries, eventually, receiving, until
-from tests.servers import Postgres
-from tests.strategies import Owner, rows
+from tests.support import servers
+from tests.support.alert_data import close_alert, put_alert
+from tests.support.alert_receivers import OK, Receiver, deliveries, eventually, receiving, until
+from tests.support.servers import Postgres
+from tests.support.strategies import Owner, rows
 
 pytestmark = pytest.mark.anyio
 

@@ -19,11 +19,11 @@ from service.ingest.pipeline import Pipeline
 from service.ingest.streams import METER, VEHICLE
 from service.readings import Reading, kind_of
 from service.settings import Settings
-from tests.answers import made_of, wrong_edges, wrong_rollups, wrong_windows
-from tests.histories import Correct, History, LocalDays, Plug, Refresh, Store, Told, Trail
-from tests.reckoning import HOUR, Book, Session, bin_of
-from tests.snapshots import finish_hours
-from tests.strategies import against_a_database, decoded, histories
+from tests.support.answers import made_of, wrong_edges, wrong_rollups, wrong_windows
+from tests.support.histories import Correct, History, LocalDays, Plug, Refresh, Store, Told, Trail
+from tests.support.reckoning import HOUR, Book, Session, bin_of
+from tests.support.snapshots import finish_hours
+from tests.support.strategies import against_a_database, decoded, histories
 
 # A busy machine takes its time.
 pytestmark = pytest.mark.timeout(240)

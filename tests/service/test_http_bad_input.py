@@ -17,8 +17,8 @@ from psycopg.rows import dict_row
 
 from service.settings import Settings
 from tests.conftest import EDITIONS
-from tests.servers import Postgres
-from tests.strategies import Owner, altered, as_json, meter, problem, rows, serving, vehicle
+from tests.support.servers import Postgres
+from tests.support.strategies import Owner, altered, as_json, meter, problem, rows, serving, vehicle
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,19 @@ import pytest
 
 from service.readings import Reading
 from service.settings import Settings
-from tests import servers
-from tests.strategies import Api, Owner, altered, as_json, encode, meter, problem, rows, serving, vehicle
+from tests.support import servers
+from tests.support.strategies import (
+    Api,
+    Owner,
+    altered,
+    as_json,
+    encode,
+    meter,
+    problem,
+    rows,
+    serving,
+    vehicle,
+)
 
 pytestmark = pytest.mark.anyio
 

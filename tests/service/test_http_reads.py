@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from service import __version__
 from service.readings import MeterReading, Reading, VehicleReading
 from service.settings import Settings
-from tests import servers
-from tests.strategies import (
+from tests.support import servers
+from tests.support.strategies import (
     NOW,
     Api,
     Owner,

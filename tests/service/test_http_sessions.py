@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.strategies import NOW, Api, Owner, problem, rfc3339, rows
+from tests.support.strategies import NOW, Api, Owner, problem, rfc3339, rows
 
 pytestmark = pytest.mark.anyio
 

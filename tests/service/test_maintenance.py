@@ -17,8 +17,8 @@ from service import migrations
 from service.app import create_app
 from service.maintenance.rollups import Rollups
 from service.settings import Settings
-from tests import servers
-from tests.servers import Postgres
+from tests.support import servers
+from tests.support.servers import Postgres
 
 pytestmark = pytest.mark.anyio
 

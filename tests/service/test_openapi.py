@@ -15,7 +15,7 @@ from service.ingest.decode import decode
 from service.readings import TimeRule
 from service.settings import Settings
 from service.web.problems import CONTENT_TYPE
-from tests.strategies import Api, serving
+from tests.support.strategies import Api, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from service.ingest.outcome import Decoded
 from service.ingest.pipeline import Pipeline
 from service.ingest.transaction import DAYS_MAX
 from service.readings import MeterReading, Reading, VehicleReading
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.strategies import Api, Owner, as_json, at, problem, rfc3339, rows, serving, vehicle
+from tests.support.strategies import Api, Owner, as_json, at, problem, rfc3339, rows, serving, vehicle
 
 pytestmark = pytest.mark.anyio
 

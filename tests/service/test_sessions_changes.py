@@ -12,8 +12,20 @@ import pytest
 from psycopg import errors
 
 from service.settings import Settings
-from tests.servers import Postgres
-from tests.strategies import NOW, Api, Owner, as_json, at, meter, problem, rfc3339, rows, serving, vehicle
+from tests.support.servers import Postgres
+from tests.support.strategies import (
+    NOW,
+    Api,
+    Owner,
+    as_json,
+    at,
+    meter,
+    problem,
+    rfc3339,
+    rows,
+    serving,
+    vehicle,
+)
 
 pytestmark = pytest.mark.anyio
 

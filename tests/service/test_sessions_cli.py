@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service.settings import Settings
-from tests.strategies import Api, Owner, rows
+from tests.support.strategies import Api, Owner, rows
 
 pytestmark = pytest.mark.anyio
 

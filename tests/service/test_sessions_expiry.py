@@ -15,7 +15,7 @@ from service.sessions.messages import SessionMessages
 from service.settings import Settings
 from tests.service import test_sessions_messages
 from tests.service.test_sessions_messages import LETTERS, SESSIONS, WAITING, end, spans, start, take
-from tests.strategies import Owner, at, rfc3339, rows
+from tests.support.strategies import Owner, at, rfc3339, rows
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from service import db
 from service.sessions.messages import SessionMessages
 from service.sessions.model import derived_id
 from service.settings import Settings
-from tests.strategies import Api, Owner, at, rfc3339, rows
+from tests.support.strategies import Api, Owner, at, rfc3339, rows
 
 pytestmark = pytest.mark.anyio
 

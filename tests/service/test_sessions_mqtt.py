@@ -18,22 +18,22 @@ from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
 from service.sessions.messages import TOPIC, SessionMessages
 from service.settings import Settings
-from tests.servers import Postgres
-from tests.service import test_mqtt
-from tests.service.test_mqtt import (
+from tests.support.mqtt import (
+    LETTERS,
     METER,
     METERS,
+    PATIENCE_S,
     eventually,
     publish,
     publish_raw,
     until_ready,
     worker_process,
 )
-from tests.strategies import Owner, at, encode, meter, rfc3339, rows
+from tests.support.servers import Postgres
+from tests.support.strategies import Owner, at, encode, meter, rfc3339, rows
 
 pytestmark = pytest.mark.anyio
 
-ready = test_mqtt.ready
 STORED: Final = "select count(*) as n from charging_session"
 ENDED: Final = "select count(*) as n from charging_session where not upper_inf(during)"
 WAITING: Final = "select count(*) as n from session_message where ended_session is null"
@@ -118,7 +118,7 @@ async def test_bad_messages_are_kept_and_acknowledged(
         await publish(broker_port, "sessions/m 1", start(0))
         # Not about sessions at all, so nobody asked for it.
         await publish(broker_port, "sessions/m-1/more", start(0))
-        await eventually(owner, test_mqtt.LETTERS, len(bad) + 1)
+        await eventually(owner, LETTERS, len(bad) + 1)
     letters = await rows(owner, "select * from dead_letter order by dead_letter_id")
     assert {bytes(row["raw"]): row["code"] for row in letters[:-1]} == bad
     assert {(row["origin"], row["device_id"], row["kind"]) for row in letters[:-1]} == {
@@ -128,7 +128,7 @@ async def test_bad_messages_are_kept_and_acknowledged(
     async with consuming(mqtt_settings, ready):
         await publish(broker_port, "sessions/m-1", start(0))
         await eventually(owner, STORED, 1)
-    assert await rows(owner, test_mqtt.LETTERS) == [{"n": len(bad) + 1}]
+    assert await rows(owner, LETTERS) == [{"n": len(bad) + 1}]
 
 
 async def test_an_end_before_its_start(
@@ -156,7 +156,7 @@ async def test_two_workers_share_the_messages_of_a_meter(
         await eventually(owner, ENDED, 20)
     assert await spans(owner) == [("m-1", f"v-{n}", 10 * n, 10 * n + 10) for n in range(20)]
     assert await rows(owner, WAITING) == [{"n": 0}]
-    assert await rows(owner, test_mqtt.LETTERS) == [{"n": 0}]
+    assert await rows(owner, LETTERS) == [{"n": 0}]
 
 
 async def test_a_worker_that_was_away_has_old_messages(
@@ -175,12 +175,12 @@ async def test_a_worker_that_was_away_has_old_messages(
     async with consuming(other, ready):
         await eventually(owner, ENDED, 9)
     assert await spans(owner) == [("m-1", f"v-{n}", 10 * n, 10 * n + 9) for n in range(9)]
-    assert await rows(owner, test_mqtt.LETTERS) == [{"n": 0}]
+    assert await rows(owner, LETTERS) == [{"n": 0}]
 
 
 async def until_blocked(postgres: Postgres, database: str) -> int:
     """Wait until a message is held up by a lock; give the process that handles it."""
-    async with asyncio.timeout(test_mqtt.PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         with postgres.admin() as admin:
             while not (found := admin.execute(BLOCKED, (database,)).fetchone()):
                 await asyncio.sleep(0.02)
@@ -223,7 +223,7 @@ async def test_a_killed_worker_has_acknowledged_nothing(
     assert await spans(owner) == [("m-1", "v-1", 0, 30), ("m-1", "v-1", 60, None)]
     trail = await rows(owner, "select action from session_change order by change_id")
     assert [row["action"] for row in trail] == ["started", "ended", "started"]
-    assert await rows(owner, test_mqtt.LETTERS) == [{"n": 0}]
+    assert await rows(owner, LETTERS) == [{"n": 0}]
 
 
 async def test_the_database_comes_back(
@@ -260,4 +260,4 @@ async def test_the_database_comes_back(
         allow(True)
         await eventually(owner, ENDED, 1)
     assert await spans(owner) == [("m-1", "v-1", 0, 30)]
-    assert await rows(owner, test_mqtt.LETTERS) == [{"n": 0}]
+    assert await rows(owner, LETTERS) == [{"n": 0}]

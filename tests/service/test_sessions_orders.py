@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.sessions.messages import SessionMessages
 from tests.service import test_sessions_messages
 from tests.service.test_sessions_messages import LETTERS, WAITING, end, spans, start, take
-from tests.strategies import Owner, against_a_database, at, rfc3339, rows
+from tests.support.strategies import Owner, against_a_database, at, rfc3339, rows
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from service.sql import query
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 PAGE: Final = 50

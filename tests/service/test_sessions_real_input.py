@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from service.settings import Settings
-from tests.strategies import Owner, rows
+from tests.support.strategies import Owner, rows
 
 DATA = Path(__file__).parents[3] / "shared/data"
 pytestmark = [

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from service.embedded.processes import started_at
-from tests import servers
+from tests.support import servers
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.strategies import Api, Owner, problem, rfc3339, rows
-from tests.variants import VARIANTS, Variant, in_its_words, payloads
+from tests.support.strategies import Api, Owner, problem, rfc3339, rows
+from tests.support.variants import VARIANTS, Variant, in_its_words, payloads
 
 pytestmark = pytest.mark.anyio
 

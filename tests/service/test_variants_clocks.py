@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.strategies import Api, against_a_database, rfc3339
+from tests.support.strategies import Api, against_a_database, rfc3339
 
 pytestmark = pytest.mark.anyio
 

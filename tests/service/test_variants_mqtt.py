@@ -11,14 +11,12 @@ import msgspec
 import pytest
 
 from service.settings import Settings
-from tests.service import test_mqtt
-from tests.service.test_mqtt import METERS, VEHICLES, WAITING, eventually, publish, worker_process
-from tests.strategies import Api, Owner, encode, rows
-from tests.variants import VARIANTS, in_its_words, payloads
+from tests.support.mqtt import METERS, VEHICLES, WAITING, eventually, publish, worker_process
+from tests.support.strategies import Api, Owner, encode, rows
+from tests.support.variants import VARIANTS, in_its_words, payloads
 
 pytestmark = pytest.mark.anyio
 
-ready = test_mqtt.ready
 A, B = VARIANTS["A"], VARIANTS["B"]
 LONG_AGO: Final = "2026-01-01T00:00:00Z"
 

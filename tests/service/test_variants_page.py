@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.cli import group
 from service.settings import PREFIX, Settings
-from tests.variants import PAGE, ROOT, ROWS, VARIANTS
+from tests.support.variants import PAGE, ROOT, ROWS, VARIANTS
 
 APP: Final = create_app(Settings(database_url="postgresql://127.0.0.1:1/none"))
 DOCUMENT: Final[dict[str, Any]] = APP.openapi_schema.to_schema()

@@ -15,14 +15,12 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests import servers
-from tests.service import test_mqtt
-from tests.service.test_mqtt import PATIENCE_S, eventually, worker_process
-from tests.strategies import Owner, rows
+from tests.support import servers
+from tests.support.mqtt import PATIENCE_S, eventually, worker_process
+from tests.support.strategies import Owner, rows
 
 pytestmark = pytest.mark.anyio
 
-ready = test_mqtt.ready
 STORED: Final = "select (select count(*) from meter_reading) + (select count(*) from vehicle_reading) as n"
 
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from tests.alert_data import charge, refresh, settings, told
-from tests.servers import Postgres
-from tests.strategies import Owner, rows
+from tests.support.alert_data import charge, refresh, settings, told
+from tests.support.servers import Postgres
+from tests.support.strategies import Owner, rows
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from service.sql import query
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 NOTHING = dict.fromkeys(
     ("is_open", "vehicle_id", "meter_id", "alert_kind", "window_from", "window_to", "after_alert")

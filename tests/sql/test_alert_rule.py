@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.servers import Postgres
-from tests.strategies import against_a_database
+from tests.support.servers import Postgres
+from tests.support.strategies import against_a_database
 
 STATES = ("none", "low_efficiency", "data_fault")
 THRESHOLD, MARGIN, TOLERANCE, LEAST_KWH, LEAST_COVERAGE = 0.85, 0.02, 0.03, 5.0, 0.8

@@ -12,9 +12,9 @@ from psycopg import errors
 
 from service.alerts.rules import database_settings
 from service.settings import Settings
-from tests.alert_data import alerts, charge, evaluate, refresh, settings, told
-from tests.servers import Postgres
-from tests.strategies import Owner, rows
+from tests.support.alert_data import alerts, charge, evaluate, refresh, settings, told
+from tests.support.servers import Postgres
+from tests.support.strategies import Owner, rows
 
 pytestmark = pytest.mark.anyio
 

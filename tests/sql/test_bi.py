@@ -12,8 +12,8 @@ import pytest
 from psycopg import errors
 
 from service import migrations, paths
-from tests import bi_fleet
-from tests.servers import Postgres
+from tests.support import bi_fleet
+from tests.support.servers import Postgres
 
 DOCUMENT = Path(__file__).parents[2] / "docs/bi.md"
 ENERGY = {

@@ -15,10 +15,10 @@ import pytest
 from psycopg import errors
 
 from service.readings import MeterReading, VehicleReading
-from tests import bi_fleet
-from tests.bi_fleet import END, START, by_vehicle, of_fleet
-from tests.reckoning import DAY, HOUR, Book, bin_of, differences, meter_rollup, vehicle_rollup
-from tests.servers import Postgres
+from tests.support import bi_fleet
+from tests.support.bi_fleet import END, START, by_vehicle, of_fleet
+from tests.support.reckoning import DAY, HOUR, Book, bin_of, differences, meter_rollup, vehicle_rollup
+from tests.support.servers import Postgres
 
 WIDTHS = {"hour": HOUR, "day": DAY}
 SUFFIX = {"hour": "hourly", "day": "daily"}

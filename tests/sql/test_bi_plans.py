@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 DAYS = 32
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 UNCOMMENTED = """
     select c.relname::text, a.attname::text

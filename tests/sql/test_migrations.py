@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 
 from service import migrations
-from tests.schema_dump import dump
-from tests.servers import Postgres
+from tests.support.schema_dump import dump
+from tests.support.servers import Postgres
 
 
 def test_migrating_again_changes_nothing(postgres: Postgres, database: str) -> None:

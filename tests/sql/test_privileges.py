@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 HISTORY = ["meter_reading", "vehicle_reading"]
 

@@ -13,7 +13,7 @@ import pytest
 import service
 from service.settings import Settings
 from service.sql import queries
-from tests.servers import Postgres
+from tests.support.servers import Postgres
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 # A value for each parameter name; one name means one thing in all queries.

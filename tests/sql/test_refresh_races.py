@@ -16,9 +16,9 @@ from psycopg import IsolationLevel, errors
 from psycopg.types.range import TimestamptzRange
 
 from service.readings import Reading
-from tests.reckoning import DAY, HOUR
-from tests.servers import Postgres
-from tests.snapshots import (
+from tests.support.reckoning import DAY, HOUR
+from tests.support.servers import Postgres
+from tests.support.snapshots import (
     broken_promises,
     copy,
     finish_hours,

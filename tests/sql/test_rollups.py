@@ -12,9 +12,9 @@ import pytest
 from psycopg.types.range import TimestamptzRange
 
 from service.readings import Reading
-from tests.reckoning import DAY, HOUR, Span
-from tests.servers import Postgres
-from tests.snapshots import (
+from tests.support.reckoning import DAY, HOUR, Span
+from tests.support.servers import Postgres
+from tests.support.snapshots import (
     broken_promises,
     copy,
     finish_hours,

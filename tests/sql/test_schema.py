@@ -6,8 +6,8 @@ import hashlib
 from typing import Any
 
 from service import paths
-from tests.schema_dump import dump
-from tests.servers import Postgres
+from tests.support.schema_dump import dump
+from tests.support.servers import Postgres
 
 # What a client can name: relations with their columns and types, routines with their arguments.
 SHAPE = """

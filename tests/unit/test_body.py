@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.ingest.body import inflate
 from service.web.problems import Problem
-from tests.strategies import pure
+from tests.support.strategies import pure
 
 MIB = 1024 * 1024
 

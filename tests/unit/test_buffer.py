@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service.errors import BufferFullError
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.outcome import Decoded, Outcome, Rejection
-from tests.strategies import meter, pure
+from tests.support.strategies import meter, pure
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from service.ingest.decode import decode, decode_lines, raw_part
 from service.ingest.outcome import Decoded, Rejection
 from service.readings import Kind, MeterReading, Reading, TimeRule, VehicleReading
-from tests import strategies
-from tests.strategies import NOW, RULE, altered, as_json, encode, json_array, meter, pure, vehicle
+from tests.support import strategies
+from tests.support.strategies import NOW, RULE, altered, as_json, encode, json_array, meter, pure, vehicle
 
 GOOD_METER: Final = msgspec.json.encode(meter())
 GOOD_VEHICLE: Final = msgspec.json.encode(vehicle())

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from service.web import parameters
 from service.web.problems import Problem
-from tests import strategies
-from tests.strategies import pure
+from tests.support import strategies
+from tests.support.strategies import pure
 
 
 def refused(call: Callable[..., Any], *arguments: Any) -> Problem:

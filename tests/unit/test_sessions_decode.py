@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service.ingest.decode import decode as decode_readings
 from service.sessions.decode import Message, Unusable, decode, meter_of
 from service.sessions.model import derived_id
-from tests.strategies import NOW, RULE, at, device_ids, json_values, pure, rfc3339, timestamps, zones
+from tests.support.strategies import NOW, RULE, at, device_ids, json_values, pure, rfc3339, timestamps, zones
 
 _NAMES = ["meterId", "sessionId", "vehicleId", "startedAt", "endedAt", "extra"]
 near_messages = st.dictionaries(

@@ -13,7 +13,7 @@ from service.errors import ImportFileError
 from service.importer.refusal import Refusal
 from service.sessions.model import Session, derived_id
 from service.sessions.rows import SessionMapping, SessionReader
-from tests.strategies import device_ids, pure, timestamps
+from tests.support.strategies import device_ids, pure, timestamps
 
 HEADER = ["id", "car", "point", "plug", "from", "to", "kWh"]
 MAPPING: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from tests.reckoning import (
+from tests.support.reckoning import (
     DAY,
     HOUR,
     Book,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/variants.md").read_text()
 _DELIMITER: Final = re.compile(r"\|(?: *-+ *\|)+")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.strategies import Owner, rows
+from tests.support.strategies import Owner, rows
 
 AC_KWH_AN_HOUR = 10.0
 _MINUTES = b"""

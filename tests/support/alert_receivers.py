@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY
 
-from tests import servers
-from tests.strategies import Owner, rows
+from tests.support import servers
+from tests.support.strategies import Owner, rows
 
 # How long something may take that takes milliseconds; only a failing test waits that long.
 PATIENCE_S = 20

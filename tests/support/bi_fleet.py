@@ -12,8 +12,8 @@ import psycopg
 from psycopg.types.range import TimestamptzRange
 
 from service.readings import MeterReading, Reading, VehicleReading
-from tests.reckoning import DAY, HOUR, Book, Session, bin_of
-from tests.servers import Postgres
+from tests.support.reckoning import DAY, HOUR, Book, Session, bin_of
+from tests.support.servers import Postgres
 
 START: Final = datetime(2025, 6, 1, tzinfo=UTC)
 END: Final = START + 3 * DAY

@@ -20,7 +20,7 @@ from service.app import create_app
 from service.ingest.outcome import Decoded
 from service.readings import MeterReading, Reading, TimeRule, VehicleReading
 from service.settings import Settings
-from tests.histories import SEASONS, Correct, History, LocalDays, Plug, Refresh, Store, Trail
+from tests.support.histories import SEASONS, Correct, History, LocalDays, Plug, Refresh, Store, Trail
 
 Api = AsyncTestClient[Any]
 Owner = AsyncConnection[dict[str, Any]]

@@ -15,7 +15,7 @@ import psycopg
 
 from service.ingest.streams import METER, VEHICLE
 from service.readings import MeterReading, Reading, VehicleReading, kind_of
-from tests.reckoning import Span
+from tests.support.reckoning import Span
 
 Connection = psycopg.Connection[Any]
 

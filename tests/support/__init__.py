@@ -1,0 +1,1 @@
+"""What tests share: servers, builders and strategies, reckoning in plain Python. No tests in here."""

@@ -28,18 +28,44 @@ up *options: setup
 test *options: setup
     @{{ bin }}/pytest -n 2 {{ options }}
 
+# Faults against a full engine of real processes, every reading counted; some 20 minutes unless told otherwise
+chaos *options: setup
+    @{{ bin }}/python -m tests.chaos {{ options }}
+
+# Twice the sustainable rate for 3 minutes: memory must stay flat
+soak *options: setup
+    @{{ bin }}/python -m tests.chaos.soak {{ options }}
+
+# Try inputs on whatever reads bytes: a million unless told --inputs or --seconds; --seed and --only repeat one
+fuzz *options: _venv
+    @{{ bin }}/python -m tests.fuzz {{ options }}
+
+# Requests made from the OpenAPI document, 200 random ones an operation unless told otherwise; some 20 minutes
+fuzz-api examples="200": setup
+    FLEETWATT_TEST_API_EXAMPLES={{ examples }} {{ bin }}/pytest -s tests/service/test_schemathesis.py
+
 # Time analytics over a history of minutes: 10,000 vehicles and two days unless told otherwise
 bench-history *options: setup
     @{{ bin }}/python -m bench.history {{ options }}
 
-# Lint, format, types, import rules, SQL lint
-check: _venv
+# What the broker keeps while no worker runs, and what that costs: 20,000 readings unless told otherwise
+bench-broker-backlog *options: setup
+    @{{ bin }}/python -m bench.broker_backlog {{ options }}
+
+# Lint, format, types, import rules, SQL lint, security: of the code, and of what it depends on
+check: _venv && _audit
     {{ bin }}/ruff check .
     {{ bin }}/ruff format --check .
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
     {{ bin }}/sqlfluff lint sql/migrations sql/repeatable sql/queries
     {{ bin }}/squawk sql/migrations/*.sql sql/migrations/*/*.sql
+    {{ bin }}/bandit --quiet --configfile pyproject.toml --recursive service alembic bench
+    {{ bin }}/bandit --quiet --tests B311 --recursive service/access service/web
+
+# Known vulnerabilities of the pinned dependencies; skipped where no service can be asked
+_audit:
+    @{{ bin }}/python -m tests.support.audit
 
 # Format Python and SQL in place
 format: _venv

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from contextlib import suppress
 from typing import Any, Final, LiteralString
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from service import dsn
 from service.errors import SettingsError
 from service.settings import Settings
 
@@ -24,12 +29,13 @@ _TCP: Final[dict[str, Any]] = {
 
 
 def require_url(settings: Settings) -> str:
-    """Give the database URL, or raise SettingsError that says how to get one."""
+    """Give the database URL, or raise SettingsError that says how to get one, or how to write it."""
     if not settings.database_url:
         raise SettingsError(
             "no database: set FLEETWATT_DATABASE_URL, or start everything, service and worker too, with "
             "`fleetwatt up` (where that runs, `fleetwatt status --json` tells the URL as serviceDatabase)"
         )
+    dsn.check(settings.database_url)
     return settings.database_url
 
 
@@ -72,6 +78,16 @@ async def writer_connection(url: str, name: str = "write") -> AsyncConnection[tu
         connect_timeout=5,
         **_TCP,
     )
+
+
+def hang_up(connection: AsyncConnection[Any]) -> None:
+    """Shut a connection's socket, so that whoever waits on it sees its end at once.
+
+    A cancelled wait asks the server to cancel and waits for its word, which a frozen one does not give. The
+    socket is not closed: its number must not become another's while somebody watches it.
+    """
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
 
 
 async def fetch_all(

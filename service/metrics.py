@@ -10,6 +10,9 @@ READINGS: Final = Counter("fleetwatt_readings", "Readings by what became of them
 REJECTED: Final = Counter(
     "fleetwatt_rejected_readings", "Readings refused before storage", ["source", "code"]
 )
+REFUSED_REQUESTS: Final = Counter(
+    "fleetwatt_refused_requests", "Requests refused for their key, its scope or its rate", ["code"]
+)
 COMMIT_SECONDS: Final = Histogram(
     "fleetwatt_commit_seconds",
     "Time of one ingest transaction",
@@ -19,8 +22,22 @@ BATCH_READINGS: Final = Histogram(
     "fleetwatt_batch_readings", "Readings in one transaction", buckets=(1, 10, 100, 1000, 2500, 5000, 10_000)
 )
 TRANSIENT_ERRORS: Final = Counter(
-    "fleetwatt_transient_errors", "Transactions repeated because the database was away"
+    "fleetwatt_transient_errors",
+    "Transactions to be tried again, by class of SQLSTATE; none: the connection broke",
+    ["sqlstate_class"],
 )
+PERMANENT_ERRORS: Final = Counter(
+    "fleetwatt_permanent_errors",
+    "Transactions refused for good, and taken apart to find the reading to blame, by class of SQLSTATE",
+    ["sqlstate_class"],
+)
+BREAKER_STATE: Final = Gauge(
+    "fleetwatt_breaker_state",
+    "Circuit breaker before the database: 0 closed (all is well), 1 half open (a try is under way), 2 open",
+)
+BREAKER_OPENED: Final = Counter("fleetwatt_breaker_opened", "How often the circuit breaker opened")
+BUFFER_READINGS: Final = Gauge("fleetwatt_buffer_readings", "Readings in the buffer, until their commit")
+BUFFER_BYTES: Final = Gauge("fleetwatt_buffer_bytes", "Bytes of payload in the buffer, until their commit")
 ROLLUP_REFRESHED_UNTIL: Final = Gauge(
     "fleetwatt_rollup_refreshed_until_seconds",
     "Unix time before which every hour is rolled up, stale ones apart; 0 before the first refresh",
@@ -40,6 +57,15 @@ ROLLUP_FAILURES: Final = Gauge(
     "fleetwatt_rollup_failures",
     "Refreshes of the rollups that have failed so far, of all processes",
     ["stream"],
+)
+DEAD_LETTERS_WAITING: Final = Gauge(
+    "fleetwatt_dead_letters_waiting", "Dead letters that no replay has resolved, counted once a minute"
+)
+DEAD_LETTER_DISK_BYTES: Final = Gauge(
+    "fleetwatt_dead_letter_disk_bytes", "What dead letters take on disk, with room that is free for new ones"
+)
+DEAD_LETTERS_PRUNED: Final = Counter(
+    "fleetwatt_dead_letters_pruned", "Dead letters that this process deleted: too old, or too many"
 )
 ALERTS_OPEN: Final = Gauge("fleetwatt_alerts_open", "Open efficiency alerts", ["kind"])
 ALERT_EVENTS: Final = Gauge(

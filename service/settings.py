@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
 
+from service import secret
 from service.errors import SettingsError
 
 PREFIX: Final = "FLEETWATT_"
@@ -18,6 +17,7 @@ PREFIX: Final = "FLEETWATT_"
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+_LIST_OF: Final = "^(?:{0}(?:,{0})*)?$"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,17 +25,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     database_url: Annotated[
         str,
-        Meta(description="PostgreSQL with TimescaleDB, as the service role; found beside `fleetwatt up`"),
+        Meta(
+            description="PostgreSQL with TimescaleDB, as the service role; found beside `fleetwatt up`",
+            extra=secret.PASSWORD_WITHIN,
+        ),
     ] = ""
     migrate_database_url: Annotated[
         str,
         Meta(
-            description="The same database as a role that may create tables and roles; DATABASE_URL if empty"
+            description="The same database as a role that may create tables and roles; DATABASE_URL if empty",
+            extra=secret.PASSWORD_WITHIN,
         ),
     ] = ""
     mqtt_url: Annotated[
         str,
-        Meta(description="MQTT 5 broker: mqtt://[user:password@]host[:port]; found beside `fleetwatt up`"),
+        Meta(
+            description="MQTT 5 broker: mqtt://[user:password@]host[:port]; found beside `fleetwatt up`",
+            extra=secret.PASSWORD_WITHIN,
+        ),
+    ] = ""
+    mqtt_user: Annotated[
+        str, Meta(description="User name at the broker, where FLEETWATT_MQTT_URL has none")
+    ] = ""
+    mqtt_password: Annotated[
+        str,
+        Meta(description="Its password; FLEETWATT_MQTT_PASSWORD_FILE names a file of it", extra=secret.WHOLE),
+    ] = ""
+    mqtt_ca_file: Annotated[
+        str, Meta(description="Certificate authorities (PEM) for mqtts://; those of the system if empty")
+    ] = ""
+    mqtt_client_cert_file: Annotated[
+        str, Meta(description="Certificate (PEM) that we show to the broker over mqtts://")
+    ] = ""
+    mqtt_client_key_file: Annotated[
+        str, Meta(description="Its private key (PEM), unless it stands in the certificate's file")
     ] = ""
     mqtt_client_id: Annotated[
         str,
@@ -47,6 +70,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_receive_maximum: Annotated[
         int, Meta(ge=1, le=65535, description="Messages the broker may have in flight to a worker")
     ] = 4000
+    mqtt_max_packet_bytes: Annotated[
+        int,
+        Meta(
+            ge=65_536,
+            le=268_435_455,
+            description="Largest MQTT packet to take; the broker drops larger ones: let it refuse them",
+        ),
+    ] = 16 * 1024 * 1024
     mqtt_session_expiry_s: Annotated[
         int, Meta(ge=0, le=0xFFFFFFFF, description="Seconds the broker keeps the session of an absent worker")
     ] = 7 * 86_400
@@ -60,6 +91,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 86_400.0
     http_host: Annotated[str, Meta(description="Address the HTTP service listens on")] = "127.0.0.1"
     http_port: Annotated[Port, Meta(description="Port the HTTP service listens on")] = 8080
+    http_auth: Annotated[
+        str,
+        Meta(
+            pattern="^(auto|keys)$",
+            description="keys: every request needs one; auto: on loopback only once one was made",
+        ),
+    ] = "auto"
+    http_rate: Annotated[
+        int,
+        Meta(
+            ge=0, le=1_000_000, description="Requests a second that a key may make, a process; 0: any number"
+        ),
+    ] = 0
+    key_cache_s: Annotated[
+        float, Meta(ge=0, le=60, description="Seconds a process believes what it read of a key, good or bad")
+    ] = 5.0
+    api_key: Annotated[
+        str, Meta(description="Key that the simulator and the demo send with requests", extra=secret.WHOLE)
+    ] = ""
     http_max_body_bytes: Annotated[
         Positive, Meta(description="Largest request body as it arrives, in bytes")
     ] = 16 * 1024 * 1024
@@ -70,6 +120,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_commit_timeout_s: Annotated[
         Seconds, Meta(description="How long a request waits for its commit before it is answered with 503")
     ] = 10.0
+    http_body_timeout_s: Annotated[
+        Seconds,
+        Meta(description="How long a request's body may take to arrive; then it is refused"),
+    ] = 20.0
+    http_bodies_max_bytes: Annotated[
+        int,
+        Meta(ge=1024 * 1024, description="Memory for all request bodies at once, as sent and as decoded"),
+    ] = 256 * 1024 * 1024
+    http_connections_max: Annotated[
+        int, Meta(ge=16, le=60_000, description="Connections that are served at once; more have to wait")
+    ] = 1000
+    http_stalled_timeout_s: Annotated[
+        Seconds, Meta(description="A client that takes nothing of its answer for so long is disconnected")
+    ] = 15.0
+    http_tls_cert_file: Annotated[
+        str, Meta(description="File of the certificate chain (PEM) to serve HTTPS with; HTTP if empty")
+    ] = ""
+    http_tls_key_file: Annotated[str, Meta(description="File of the certificate's private key (PEM)")] = ""
+    http_hosts: Annotated[
+        str,
+        Meta(
+            pattern=_LIST_OF.format(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])"),
+            description="Host names that requests may be for, comma-separated; empty: on loopback its own",
+        ),
+    ] = ""
+    http_cors_origins: Annotated[
+        str,
+        Meta(
+            pattern=_LIST_OF.format(r"https?://[\w.-]+(?::\d+)?"),
+            description="Origins whose web pages may call the API, comma-separated: https://dash.example,...",
+        ),
+    ] = ""
     buffer_max_readings: Annotated[
         Positive, Meta(description="Readings a process holds before senders have to wait")
     ] = 200_000
@@ -81,6 +163,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_s: Annotated[
         Seconds, Meta(description="Longest pause between two tries while the database is away")
     ] = 2.0
+    breaker_failures: Annotated[
+        int,
+        Meta(ge=1, le=32, description="Failed tries in a row after which HTTP is answered 503 at once"),
+    ] = 3
+    breaker_stall_s: Annotated[
+        Seconds, Meta(description="A transaction that lasts longer makes HTTP be answered 503 at once")
+    ] = 5.0
+    write_timeout_s: Annotated[
+        Seconds,
+        Meta(description="A transaction that lasts longer is given up and tried on a new connection"),
+    ] = 120.0
     drain_timeout_s: Annotated[
         Seconds,
         Meta(description="How long a stopping process tries to store what it took; MQTT keeps the rest"),
@@ -101,6 +194,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_max_bytes: Annotated[
         Positive, Meta(description="Bytes of a refused payload that are kept; the rest is cut off")
     ] = 256 * 1024
+    dead_letter_max_age_days: Annotated[
+        int, Meta(ge=1, le=36_500, description="Days that what was refused is kept at most")
+    ] = 90
+    dead_letter_max_total_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024 * 1024,
+            le=2**60,
+            description="Bytes that all that was refused may take, 500 a row included; the oldest are pruned",
+        ),
+    ] = 1024**3
     efficiency_threshold: Annotated[
         float, Meta(gt=0, le=1, description="DC/AC ratio below which a charger counts as failing")
     ] = 0.85
@@ -143,7 +247,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="How often alert events are looked for when no notification comes")
     ] = 5.0
     alert_webhook_url: Annotated[
-        str, Meta(description="Address that each opening and closing of an alert is posted to; none if empty")
+        str,
+        Meta(
+            description="Address that each opening and closing of an alert is posted to; none if empty",
+            extra=secret.PATH_WITHIN,
+        ),
     ] = ""
     alert_webhook_timeout_s: Annotated[
         Seconds, Meta(description="How long the webhook may take to answer")
@@ -177,15 +285,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 _FIELDS: Final = msgspec.structs.fields(Settings)
 
 
+def _meta(field: msgspec.structs.FieldInfo) -> msgspec.inspect.Metadata | None:
+    info = msgspec.inspect.type_info(field.type)
+    return info if isinstance(info, msgspec.inspect.Metadata) else None
+
+
+def _mark(field: msgspec.structs.FieldInfo) -> str | None:
+    """Tell whether, and how far, a setting is a secret."""
+    meta = _meta(field)
+    mark: str | None = ((meta.extra if meta else None) or {}).get("hide")
+    return mark
+
+
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings from FLEETWATT_* variables.
+    """Read the settings from FLEETWATT_* variables; a secret also from the file that ..._FILE names.
 
     Raises SettingsError for an unknown FLEETWATT_* name (most often a typing error that would go
     unnoticed) and for a value out of range, naming the variable.
     """
     known = {PREFIX + field.name.upper(): field for field in _FIELDS}
     values: dict[str, Any] = {}
-    for name, text in environment.items():
+    for name, text in _with_files(environment, known).items():
         if not name.startswith(PREFIX) or name.startswith(PREFIX + "TEST_"):
             continue
         field = known.get(name)
@@ -194,42 +314,30 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         try:
             values[field.name] = msgspec.convert(text, field.type, strict=False)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{name}={text!r} is not valid: {error}") from None
+            shown = secret.hide(_mark(field), text)
+            raise SettingsError(f"{name}={shown!r} is not valid: {error}") from None
     return Settings(**values)
 
 
+def _with_files(environment: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, str]:
+    """Replace each ..._FILE of a secret by what stands in the file; an empty one counts as not given."""
+    values = dict(environment)
+    for name, field in known.items():
+        path = values.pop(name + secret.FILE_SUFFIX, "") if _mark(field) else ""
+        if path:
+            variable = name + secret.FILE_SUFFIX
+            if name in values:
+                raise SettingsError(f"{name} and {variable} are both set: leave one of them out")
+            values[name] = secret.read_file(variable, path)
+    return values
+
+
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
-    """Give (variable, value, default, help) for each setting, passwords in URLs hidden."""
+    """Give (variable, value, default, help) for each setting, secrets hidden."""
     rows = []
     for field in _FIELDS:
-        info = msgspec.inspect.type_info(field.type)
-        help_line = ""
-        if isinstance(info, msgspec.inspect.Metadata):
-            help_line = str((info.extra_json_schema or {}).get("description", ""))
-        value = getattr(settings, field.name)
-        shown = hide_password(value) if field.name.endswith("url") else str(value)
-        if field.name == "alert_webhook_url":
-            shown = _hide_path(shown)
+        meta = _meta(field)
+        help_line = str(((meta.extra_json_schema if meta else None) or {}).get("description", ""))
+        shown = secret.hide(_mark(field), str(getattr(settings, field.name)))
         rows.append((PREFIX + field.name.upper(), shown, str(field.default), help_line))
     return rows
-
-
-def _hide_path(url: str) -> str:
-    """Leave only scheme and host: the path and query of a webhook's address are often a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}/***" if parts.path.strip("/") or parts.query else url
-
-
-# In the query of a URL, or in a connection string of the form key=value.
-_PASSWORD_VALUE: Final = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^&\s]+)", re.IGNORECASE)
-
-
-def hide_password(url: str) -> str:
-    """Replace each password in a URL or connection string by three asterisks, for logs and for people."""
-    shown = _PASSWORD_VALUE.sub(r"\1***", url)
-    parts = urlsplit(shown)
-    if not parts.scheme or parts.password is None:
-        return shown
-    login, _, host = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))

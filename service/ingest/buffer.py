@@ -21,17 +21,34 @@ class Submission:
     """One payload on its way to the database, and the future that its commit resolves.
 
     `atomic` asks for all or nothing. `origin` is where it came from and `raw_limit` how many bytes of a
-    refused reading are kept, both for dead letters.
+    refused reading are kept, both for dead letters; without `keep_refused` (a replay of dead letters)
+    there are none.
     """
 
-    __slots__ = ("atomic", "committed", "decoded", "entered_at", "origin", "raw_limit", "size")
+    __slots__ = (
+        "atomic",
+        "committed",
+        "decoded",
+        "entered_at",
+        "keep_refused",
+        "origin",
+        "raw_limit",
+        "size",
+    )
 
     def __init__(
-        self, decoded: Decoded, origin: str, *, atomic: bool = False, raw_limit: int = 256 * 1024
+        self,
+        decoded: Decoded,
+        origin: str,
+        *,
+        atomic: bool = False,
+        keep_refused: bool = True,
+        raw_limit: int = 256 * 1024,
     ) -> None:
         self.decoded = decoded
         self.origin = origin
         self.atomic = atomic
+        self.keep_refused = keep_refused
         self.raw_limit = raw_limit
         self.size = len(decoded.body)
         self.entered_at = time.monotonic()
@@ -41,6 +58,11 @@ class Submission:
     def rejections(self) -> list[Rejection]:
         """What decoding refused; each becomes a dead letter."""
         return self.decoded.rejections
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Tell whether its sender was told to send again; refusals alone are worth keeping even so."""
+        return self.committed.cancelled() and bool(self.decoded.readings)
 
     def resolve(self, outcome: Outcome) -> None:
         """Tell the sender what the commit did, unless it no longer listens."""
@@ -104,9 +126,15 @@ class Buffer:
         A taker that wants many takes fewer when they have waited long: whoever should have is busy.
         The batch is cut at the batch limit, but a submission is never split: one may exceed it alone.
         """
-        while not self._ready(at_least):
-            if self.closed:
+        while True:
+            await self._until_ready(at_least)
+            if batch := self._cut_batch():
+                return batch
+            if self.closed and not self._waiting:
                 return []
+
+    async def _until_ready(self, at_least: int) -> None:
+        while not self.closed and not self._ready(at_least):
             taker = asyncio.get_running_loop().create_future()
             self._takers.append((at_least, taker))
             try:
@@ -114,11 +142,19 @@ class Buffer:
                     await taker
             except TimeoutError:
                 if self._waiting and time.monotonic() - self._waiting[0].entered_at > _PATIENCE_S:
-                    break
+                    return
+
+    def _cut_batch(self) -> list[Submission]:
+        """Take the next batch out of the queue; what its sender gave up meanwhile is not worth writing."""
         batch: list[Submission] = []
         count = 0
         while self._waiting:
-            weight = self._weight(self._waiting[0])
+            first = self._waiting[0]
+            weight = self._weight(first)
+            if first.is_abandoned:
+                self._readings_waiting -= weight
+                self.release([self._waiting.popleft()])
+                continue
             if batch and count + weight > self._batch_max:
                 break
             batch.append(self._waiting.popleft())

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from service import log, metrics
 from service.errors import DatabaseUnavailableError
+from service.ingest.breaker import Breaker, State
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.outcome import Decoded, Outcome
 from service.ingest.writer import Writer
 from service.settings import Settings
+
+# At the end of a process all intake has ended, so whoever waited has had its answer: there is no more to
+# gain from a database that is away.
+_DRAIN_AWAY_S: Final = 1.0
+_DRAIN_POLL_S: Final = 0.1
 
 
 class Pipeline:
@@ -24,14 +30,18 @@ class Pipeline:
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._writers: list[asyncio.Task[None]] = []
+        self._writers: list[Writer] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self.buffer = Buffer(
             max_readings=settings.buffer_max_readings,
             max_bytes=settings.buffer_max_bytes,
             batch_max=settings.batch_max_readings,
         )
-        # Writers that are waiting for the database right now.
-        self._away: set[str] = set()
+        self.breaker = Breaker(
+            failures=settings.breaker_failures,
+            stall_s=settings.breaker_stall_s,
+            pause_max_s=settings.retry_max_s,
+        )
         self._log = log.get("pipeline")
 
     async def __aenter__(self) -> Self:
@@ -39,8 +49,12 @@ class Pipeline:
         for number in range(self._settings.writers):
             # The first writer takes whatever there is; each further one only helps with a real backlog.
             threshold = 1 if number == 0 else self._settings.batch_max_readings // 4
-            writer = Writer(self._settings, f"{self._name}/{number}", self._note)
-            self._writers.append(asyncio.create_task(writer.run(self.buffer, threshold)))
+            writer = Writer(self._settings, f"{self._name}/{number}", self.breaker)
+            self._writers.append(writer)
+            self._tasks.append(asyncio.create_task(writer.run(self.buffer, threshold)))
+        metrics.BREAKER_STATE.set_function(lambda: self.breaker.state)
+        metrics.BUFFER_READINGS.set_function(lambda: self.buffer.readings)
+        metrics.BUFFER_BYTES.set_function(lambda: self.buffer.bytes)
         return self
 
     async def __aexit__(
@@ -48,20 +62,32 @@ class Pipeline:
     ) -> None:
         """Refuse new submissions, write what is inside, stop.
 
-        When the database is away what is inside cannot be written: it is given up after a while. None of it
+        When the database is away what is inside cannot be written: it is given up after a moment. None of it
         was acknowledged, so its senders have it still.
         """
         self.buffer.close()
         try:
-            await asyncio.wait(self._writers, timeout=self._settings.drain_timeout_s)
+            await self._drain()
         finally:
             if self.buffer.readings:
                 self._log.warning("given_up_unacknowledged", readings=self.buffer.readings)
-            for task in self._writers:
+            for writer in self._writers:
+                writer.hang_up()
+            for task in self._tasks:
                 task.cancel()
-            for task in self._writers:
+            for task in self._tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+
+    async def _drain(self) -> None:
+        """Wait until all is written, for as long as the database answers and there is time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pending = set(self._tasks)
+        while pending and loop.time() - began < self._settings.drain_timeout_s:
+            if not self.available and loop.time() - began > _DRAIN_AWAY_S:
+                return
+            pending = (await asyncio.wait(pending, timeout=_DRAIN_POLL_S))[1]
 
     async def submit(
         self,
@@ -69,6 +95,7 @@ class Pipeline:
         origin: str,
         *,
         atomic: bool = False,
+        keep_refused: bool = True,
         room_wait_s: float | None = None,
         commit_wait_s: float | None = None,
     ) -> Outcome:
@@ -81,7 +108,11 @@ class Pipeline:
         for rejection in decoded.rejections:
             metrics.REJECTED.labels(origin.partition(":")[0], rejection.code).inc()
         submission = Submission(
-            decoded, origin, atomic=atomic, raw_limit=self._settings.dead_letter_max_bytes
+            decoded,
+            origin,
+            atomic=atomic,
+            keep_refused=keep_refused,
+            raw_limit=self._settings.dead_letter_max_bytes,
         )
         await self.buffer.put(submission, wait_s=room_wait_s)
         done, _ = await asyncio.wait([submission.committed], timeout=commit_wait_s)
@@ -93,10 +124,4 @@ class Pipeline:
     @property
     def available(self) -> bool:
         """Tell whether the database takes what is written, as far as the writers know."""
-        return not self._away
-
-    def _note(self, writer: str, answers: bool) -> None:
-        if answers:
-            self._away.discard(writer)
-        else:
-            self._away.add(writer)
+        return self.breaker.state is State.CLOSED

@@ -221,10 +221,10 @@ async def _insert_dead_letters(connection: Connection, batch: list[Submission], 
     letters = [
         (submission, rejection)
         for submission in batch
-        if not submission.atomic
+        if submission.keep_refused and not submission.atomic
         for rejection in submission.rejections
     ]
-    letters += [(entry.submission, rejection) for entry, rejection in failed]
+    letters += [(entry.submission, rejection) for entry, rejection in failed if entry.submission.keep_refused]
     if letters:
         await connection.execute(query("insert_dead_letters"), _letter_columns(letters))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import psycopg
 
 from service import db, log, metrics
 from service.errors import AtomicRefusedError, blames_data, is_too_large, is_transient
 from service.ingest import transaction
+from service.ingest.breaker import Breaker
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.refusals import failure
 from service.ingest.transaction import Connection, Entry, Failed, Written
@@ -19,18 +20,21 @@ from service.settings import Settings
 
 # After a unique violation, how many batches go the INSERT way before COPY is tried again: a stream of
 # repeats (a replay, a second import) would otherwise pay for a failed COPY each time.
-_BATCHES_AFTER_VIOLATION = 20
-_TRIES_OF_UNKNOWN = 5
+_BATCHES_AFTER_VIOLATION: Final = 20
+_TRIES_OF_UNKNOWN: Final = 5
+_PAUSE_OF_UNKNOWN_S: Final = 0.1
+# So many refusals in a row, and nothing stored between them, are not the fault of single readings.
+_REFUSALS_MAX: Final = 50
 
 
 class Writer:
     """One database connection that takes batches from the buffer and commits them, whatever it takes."""
 
-    def __init__(self, settings: Settings, name: str, report: Callable[[str, bool], None]) -> None:
+    def __init__(self, settings: Settings, name: str, breaker: Breaker) -> None:
         self._settings = settings
         self._url = db.require_url(settings)
         self._name = name
-        self._report = report
+        self._breaker = breaker
         self._connection: Connection | None = None
         self._insert_first = 0
         self._log = log.get("writer")
@@ -72,78 +76,65 @@ class Writer:
             try:
                 return await self._persist(batch, entries, []), []
             except psycopg.Error as error:
-                if not entries or not _can_be_isolated(error):
+                self._note_refused(error, len(entries))
+                if not entries or (batch[0].atomic and not _can_be_isolated(error)):
                     raise
                 if batch[0].atomic:
                     raise AtomicRefusedError([], "the database refused the readings") from error
-                self._log.warning("batch_refused", sqlstate=error.sqlstate, readings=len(entries))
-        failed: list[Failed] = []
-        written: list[Written] = []
+        isolation = _Isolation()
         for piece in pieces:
-            written += await self._isolate(piece, failed)
-        await self._persist(batch, [], failed)
-        return written, failed
+            await self._isolate(piece, isolation)
+        isolation.check()
+        await self._persist(batch, [], isolation.failed)
+        return isolation.written, isolation.failed
 
-    async def _isolate(self, entries: list[Entry], failed: list[Failed]) -> list[Written]:
+    async def _isolate(self, entries: list[Entry], isolation: _Isolation) -> None:
         """Store entries, halving what is refused until the readings to blame stand alone."""
         try:
-            return await self._persist([], entries, [])
+            isolation.stored(await self._persist([], entries, [], tries_of_unknown=1), len(entries))
         except psycopg.Error as error:
-            if not _can_be_isolated(error):
-                raise
             if len(entries) == 1:
-                [entry] = entries
-                failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
-                return []
+                isolation.refused(entries[0], error)
+                return
+        else:
+            return
         middle = len(entries) // 2
-        return [
-            *await self._isolate(entries[:middle], failed),
-            *await self._isolate(entries[middle:], failed),
-        ]
+        await self._isolate(entries[:middle], isolation)
+        await self._isolate(entries[middle:], isolation)
 
     async def _persist(
-        self, batch: list[Submission], entries: list[Entry], failed: list[Failed]
+        self,
+        batch: list[Submission],
+        entries: list[Entry],
+        failed: list[Failed],
+        *,
+        tries_of_unknown: int = _TRIES_OF_UNKNOWN,
     ) -> list[Written]:
-        """Run the transaction until it commits or is refused for good; pauses grow, with jitter.
+        """Run the transaction until it commits or is refused for good; the breaker makes the pauses.
 
         An error that neither blames the data nor is known to pass is most likely a defect: after a few tries
-        it is raised, so that it does not hold up the stream. Nothing is acknowledged then.
+        it is raised, so that it does not hold up the stream.
         """
-        pause_s = 0.05
-        tries = 0
+        unknown = 0
         while True:
-            tries += 1
+            straight = self._insert_first == 0
             try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = await db.writer_connection(self._url)
-                straight = self._insert_first == 0
-                with metrics.COMMIT_SECONDS.time():
-                    written, straight_open = await transaction.store(
-                        self._connection, batch, entries, failed, self._name, straight=straight
-                    )
-                metrics.BATCH_READINGS.observe(len(entries))
+                async with self._breaker.attempt():
+                    written, straight_open = await self._try(batch, entries, failed, straight=straight)
             except AtomicRefusedError:
-                self._report(self._name, True)
                 raise
             except (psycopg.Error, OSError) as error:
-                isolate = blames_data(error) or (len(entries) > 1 and is_too_large(error))
-                if isolate or (not is_transient(error) and tries >= _TRIES_OF_UNKNOWN):
-                    self._report(self._name, True)
+                if blames_data(error) or (len(entries) > 1 and is_too_large(error)):
                     raise
-                self._report(self._name, False)
-                metrics.TRANSIENT_ERRORS.inc()
-                self._log.warning(
-                    "database_away",
-                    error=type(error).__name__,
-                    sqlstate=getattr(error, "sqlstate", None),
-                    detail=str(error).splitlines()[:1],
-                    pause_s=round(pause_s, 2),
-                )
+                if not is_transient(error):
+                    unknown += 1
+                    if unknown >= tries_of_unknown:
+                        raise
+                    await asyncio.sleep(_PAUSE_OF_UNKNOWN_S * unknown * random.uniform(0.5, 1.0))
+                self._note_passing(error)
                 await self._discard_connection()
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(pause_s * 2, self._settings.retry_max_s)
                 continue
-            self._report(self._name, True)
+            metrics.BATCH_READINGS.observe(len(entries))
             if straight and not straight_open:
                 self._insert_first = _BATCHES_AFTER_VIOLATION
             elif self._insert_first:
@@ -152,7 +143,44 @@ class Writer:
                 metrics.READINGS.labels(part.stream.kind, "stored").inc(len(part.stored))
                 metrics.READINGS.labels(part.stream.kind, "duplicate").inc(len(part.duplicates))
                 metrics.READINGS.labels(part.stream.kind, "conflict").inc(len(part.conflicts))
+            for each in failed:
+                metrics.READINGS.labels(each.rejection.kind, "refused").inc()
             return written
+
+    async def _try(
+        self, batch: list[Submission], entries: list[Entry], failed: list[Failed], *, straight: bool
+    ) -> tuple[list[Written], bool]:
+        """Run the transaction once, on a new connection if need be.
+
+        Raises TimeoutError when a server that is frozen or cut off does not answer: the connection alone
+        would not tell.
+        """
+        async with asyncio.timeout(self._settings.write_timeout_s):
+            if self._connection is None or self._connection.closed:
+                self._connection = await db.writer_connection(self._url)
+            with metrics.COMMIT_SECONDS.time():
+                return await transaction.store(
+                    self._connection, batch, entries, failed, self._name, straight=straight
+                )
+
+    def _note_passing(self, error: psycopg.Error | OSError) -> None:
+        metrics.TRANSIENT_ERRORS.labels(_sqlstate_class(error)).inc()
+        self._log.warning(
+            "database_away",
+            error=type(error).__name__,
+            sqlstate=getattr(error, "sqlstate", None),
+            detail=str(error).splitlines()[:1],
+            breaker=self._breaker.state.word,
+        )
+
+    def _note_refused(self, error: psycopg.Error, readings: int) -> None:
+        metrics.PERMANENT_ERRORS.labels(_sqlstate_class(error)).inc()
+        self._log.warning("batch_refused", sqlstate=error.sqlstate, readings=readings)
+
+    def hang_up(self) -> None:
+        """End what is under way at once, also with a server that is frozen."""
+        if self._connection is not None:
+            db.hang_up(self._connection)
 
     async def _discard_connection(self) -> None:
         """Drop a connection in doubt: the transaction on it is rolled back or was committed, never half."""
@@ -162,9 +190,46 @@ class Writer:
             self._connection = None
 
 
+class _Isolation:
+    """What came of taking a batch apart: what was stored, and the readings to blame."""
+
+    def __init__(self) -> None:
+        self.written: list[Written] = []
+        self.failed: list[Failed] = []
+        self._readings_stored = 0
+        self._defect: psycopg.Error | None = None
+
+    def stored(self, written: list[Written], readings: int) -> None:
+        """Note a part that the database took."""
+        self.written += written
+        self._readings_stored += readings
+
+    def refused(self, entry: Entry, error: psycopg.Error) -> None:
+        """Note a reading that the database does not take alone either.
+
+        Raises the error when it does not blame the data and nothing else gets through: then it is not the
+        fault of this reading.
+        """
+        if not blames_data(error):
+            self._defect = error
+            if not self._readings_stored and len(self.failed) >= _REFUSALS_MAX:
+                raise error
+        self.failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
+
+    def check(self) -> None:
+        """Raise the error that is nobody's fault, if all met it: nothing is acknowledged then."""
+        if self._defect is not None and not self._readings_stored:
+            raise self._defect
+
+
 def _can_be_isolated(error: psycopg.Error) -> bool:
     """Tell whether taking a batch apart can find readings to blame, or parts that fit."""
     return blames_data(error) or is_too_large(error)
+
+
+def _sqlstate_class(error: BaseException) -> str:
+    sqlstate = getattr(error, "sqlstate", None)
+    return sqlstate[:2] if sqlstate else "none"
 
 
 def _split_atomic(batch: list[Submission]) -> list[list[Submission]]:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 from psycopg import AsyncConnection, errors
 
-from service.errors import AtomicRefusedError
+from service.errors import AtomicRefusedError, DatabaseUnavailableError
 from service.ingest.outcome import Decoded
 from service.ingest.pipeline import Pipeline
 from service.ingest.transaction import DAYS_MAX
 from service.readings import MeterReading, Reading, VehicleReading
+from service.settings import Settings
 from tests.support.servers import Postgres
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 Owner = AsyncConnection[dict[str, Any]]
+BROKEN = (
+    b"create function broken() returns trigger language plpgsql as $$ begin "
+    b"if new.meter_id like 'm-broken%' then raise exception 'boom' using errcode = 'XX000'; end if; "
+    b"return new; end $$"
+)
+BREAK = b"create trigger broken before insert on meter_reading for each row execute function broken()"
 
 
 def meter(device_id: str = "m-1", minute: int = 0, kwh: float = 0.1, voltage: float = 230.0) -> MeterReading:
@@ -188,17 +197,88 @@ async def test_many_conflicts_in_one_payload(pipeline: Pipeline, owner: Owner) -
 
 async def test_a_defect_does_not_hold_up_the_stream(pipeline: Pipeline, owner: Owner) -> None:
     """An error that nobody foresaw fails its own submission after a few tries; the next one is stored."""
-    await owner.execute(
-        b"create function broken() returns trigger language plpgsql as $$ begin "
-        b"if new.meter_id = 'm-broken' then raise exception 'boom' using errcode = 'XX000'; end if; "
-        b"return new; end $$"
-    )
-    await owner.execute(
-        b"create trigger broken before insert on meter_reading for each row execute function broken()"
-    )
+    await owner.execute(BROKEN)
+    await owner.execute(BREAK)
     with pytest.raises(errors.InternalError_):
         await pipeline.submit(payload(meter("m-broken")), "test")
     outcome = await pipeline.submit(payload(meter("m-good")), "test")
     assert outcome.accepted == 1
     assert pipeline.available
     assert await rows(owner, "select * from dead_letter") == []
+
+
+async def test_a_reading_that_meets_a_defect_alone_is_set_aside(pipeline: Pipeline, owner: Owner) -> None:
+    """Where others get through, the one that does not is to blame: kept with its bytes, and acknowledged."""
+    await owner.execute(BROKEN)
+    await owner.execute(BREAK)
+    good = [meter(minute=minute) for minute in range(9)]
+    outcome = await pipeline.submit(payload(*good[:4], meter("m-broken"), *good[4:]), "test")
+    assert outcome.accepted == 9
+    assert [(r.index, r.code) for r in outcome.rejections] == [(4, "database_refused")]
+    [letter] = await rows(owner, "select * from dead_letter")
+    assert msgspec.json.decode(letter["raw"], type=MeterReading) == meter("m-broken")
+
+
+async def test_a_defect_that_all_meet_is_nobodys_fault(pipeline: Pipeline, owner: Owner) -> None:
+    """When nothing gets through, no reading is blamed: nothing is acknowledged, nothing set aside."""
+    await owner.execute(BROKEN)
+    await owner.execute(BREAK)
+    broken = [meter(f"m-broken-{number}") for number in range(8)]
+    with pytest.raises(errors.InternalError_):
+        await pipeline.submit(payload(*broken), "test")
+    assert await rows(owner, "select * from dead_letter") == []
+    assert pipeline.available
+
+
+async def test_what_was_given_up_is_not_written(settings: Settings, owner: Owner) -> None:
+    """A sender that was told to send again will do so: what it sent first need not be stored as well."""
+    one = msgspec.structs.replace(settings, writers=1)
+    async with Pipeline(one, "test") as pipeline:
+        async with owner.transaction():
+            await owner.execute("lock table meter_reading in access exclusive mode")
+            first = asyncio.create_task(pipeline.submit(payload(meter()), "test"))
+            await asyncio.sleep(0.1)
+            with pytest.raises(DatabaseUnavailableError):
+                await pipeline.submit(payload(meter(minute=1)), "test", commit_wait_s=0.05)
+        await first
+        await pipeline.submit(payload(meter(minute=2)), "test")
+        assert pipeline.buffer.readings == pipeline.buffer.bytes == 0
+    stored = await rows(owner, "select recorded_at from meter_reading order by recorded_at")
+    assert [row["recorded_at"] for row in stored] == [NOW, NOW + timedelta(minutes=2)]
+
+
+async def test_a_frozen_server_does_not_hold_up_the_end(settings: Settings) -> None:
+    """A server that takes the connection and never answers is given up when the process must stop."""
+
+    async def never(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+        writer.close()
+
+    async with await asyncio.start_server(never, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        frozen = msgspec.structs.replace(
+            settings,
+            database_url=psycopg.conninfo.make_conninfo(settings.database_url, port=port),
+            drain_timeout_s=0.2,
+            breaker_stall_s=0.1,
+        )
+        async with asyncio.timeout(20):
+            async with Pipeline(frozen, "test") as pipeline:
+                with pytest.raises(DatabaseUnavailableError):
+                    await pipeline.submit(payload(meter()), "test", commit_wait_s=0.3)
+                assert not pipeline.available
+
+
+async def test_a_transaction_that_lasts_too_long_is_tried_anew(settings: Settings, owner: Owner) -> None:
+    """A server that stopped answering in the middle is left for a new connection, and nothing is lost."""
+    impatient = msgspec.structs.replace(settings, write_timeout_s=0.5, writers=1)
+    async with Pipeline(impatient, "test") as pipeline, asyncio.timeout(40):
+        await pipeline.submit(payload(meter()), "test")
+        async with owner.transaction():
+            await owner.execute("lock table meter_reading in access exclusive mode")
+            waiting = asyncio.create_task(pipeline.submit(payload(meter(minute=1)), "test"))
+            while pipeline.available:
+                await asyncio.sleep(0.05)
+        assert (await waiting).accepted == 1
+    assert len(await rows(owner, "select * from meter_reading")) == 2

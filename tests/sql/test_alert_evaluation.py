@@ -51,7 +51,8 @@ async def drop_session(owner: Owner) -> None:
 async def add_session(owner: Owner) -> None:
     """Tell of another session."""
     await owner.execute(
-        "insert into charging_session (vehicle_id, meter_id, during) values ('v-2', 'm-2', tstzrange(now(), null))"
+        "insert into charging_session (vehicle_id, meter_id, during) "
+        "values ('v-2', 'm-2', tstzrange(now(), null))"
     )
 
 
@@ -97,7 +98,7 @@ async def test_what_changes_nothing(owner: Owner, judged: datetime) -> None:
 async def test_a_change_that_is_committed_after_later_ones(
     owner: Owner, judged: datetime, postgres: Postgres, database: str
 ) -> None:
-    """A session corrected before, but committed after an evaluation that saw a newer change, is not missed."""
+    """A session corrected before, but committed after an evaluation that saw a newer one, is not missed."""
     with psycopg.connect(postgres.url("fleetwatt_owner", database)) as slow:
         slow.execute("delete from charging_session where vehicle_id = 'v-1'")
         await add_session(owner)

@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from service import migrations
+from tests.sql.test_bi import DOCUMENT, refused
 from tests.support import bi_fleet
 from tests.support.bi_fleet import END, START, by_vehicle, of_fleet
 from tests.support.reckoning import DAY, HOUR, Book
 from tests.support.servers import PASSWORD, Postgres
-from tests.sql.test_bi import DOCUMENT, refused
 
 FROM, TO = "2025-06-01T00:00:00Z", "2025-06-04T00:00:00Z"
 

@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from service.readings import MeterReading, Reading, VehicleReading
+from tests.service.test_real_input import CHARGE_END, CHARGE_START, DATA, household, minutes
 from tests.support import bi_fleet
 from tests.support.reckoning import DAY, HOUR, bin_of
 from tests.support.servers import Postgres
-from tests.service.test_real_input import CHARGE_END, CHARGE_START, DATA, household, minutes
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real measurements is not here")
 

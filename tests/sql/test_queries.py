@@ -87,6 +87,25 @@ VALUES: dict[str, Any] = {
     "max_age_hours": 24,
     "streams": ["meter"],
     "hours": [NOW],
+    "after_letter": None,
+    "is_resolved": False,
+    "letter_ids": [1, 2],
+    "letter_kind": "meter",
+    "letter_device": "m",
+    "letter_code": "conflict",
+    "letter_origin": "mqtt:",
+    "replay_errors": [None, "x"],
+    "max_age_days": 90,
+    "max_total_bytes": 1024**3,
+    "bite": 100,
+    "key_id": "abcdefghijkl",
+    "key_ids": ["abcdefghijkl"],
+    "key_name": "k",
+    "key_scopes": ["ingest"],
+    "secret_sha256": bytes(32),
+    "key_meter_ids": ["m"],
+    "key_vehicle_ids": None,
+    "expires_at": None,
 }
 # Where a name stands for one value, not for a column of a batch.
 EXCEPTIONS: dict[str, dict[str, Any]] = {
@@ -95,7 +114,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "take_session_message": {"session_id": "s"},
 }
 # They commit as they go.
-COMMITTING = {"refresh_rollups"}
+COMMITTING = {"refresh_rollups", "vacuum_dead_letters"}
 # Run by the superuser of an embedded server, before the roles exist: tests/service/test_up.py runs them.
 EMBEDDED = {
     "offer_role_password",
@@ -106,12 +125,15 @@ EMBEDDED = {
     "let_owner_create_roles",
     "quiet_job_history",
 }
+# What only the owner may do, by `fleetwatt key`.
+OWNERS = {"create_api_key", "revoke_api_key"}
 
 
 @pytest.mark.parametrize("name", sorted(set(queries()) - EMBEDDED))
 def test_query_runs_as_the_service(settings: Settings, name: str) -> None:
-    """The role fleetwatt_service may run it and the schema has all that it names."""
-    with psycopg.connect(settings.database_url, autocommit=name in COMMITTING) as connection:
+    """The role fleetwatt_service (or the owner's) may run it and the schema has all that it names."""
+    url = settings.migrate_database_url if name in OWNERS else settings.database_url
+    with psycopg.connect(url, autocommit=name in COMMITTING) as connection:
         connection.execute(queries()[name], {**VALUES, **EXCEPTIONS.get(name, {})}, prepare=True)
         connection.rollback()
 

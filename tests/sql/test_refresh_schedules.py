@@ -13,9 +13,9 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from service.readings import Reading
+from tests.sql.test_refresh_races import START, Connection, Scene, scene
 from tests.support.reckoning import HOUR
 from tests.support.snapshots import insert, meter, vehicle
-from tests.sql.test_refresh_races import START, Connection, Scene, scene
 from tests.support.strategies import against_a_database
 
 __all__ = ["scene"]

@@ -1,4 +1,4 @@
-"""The checked-in dump is what the migrations build, on both editions in one shape, and what landed never changes."""
+"""The checked-in dump is what the migrations build, in one shape on both editions; what landed is frozen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tests.support.servers import Postgres
 
 # What a client can name: relations with their columns and types, routines with their arguments.
 SHAPE = """
-    select c.relname::text || '.' || a.attname, format_type(a.atttypid, null), obj_description(c.oid) is not null
+    select
+        c.relname::text || '.' || a.attname,
+        format_type(a.atttypid, null),
+        obj_description(c.oid) is not null
     from pg_class as c
     join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     where c.relkind in ('r', 'v') and c.relnamespace in ('public'::regnamespace, 'bi'::regnamespace)

@@ -20,7 +20,14 @@ from psycopg.types.range import TimestamptzRange
 from tests.support import reckoning
 from tests.support.reckoning import DAY, HOUR, Span
 from tests.support.servers import Postgres
-from tests.support.strategies import CHANGING_ZONES, LOCAL_ZONES, against_a_database, near, session_zones, spans
+from tests.support.strategies import (
+    CHANGING_ZONES,
+    LOCAL_ZONES,
+    against_a_database,
+    near,
+    session_zones,
+    spans,
+)
 
 # 2026: clocks change in Havana and St. John's, in London and on the Azores, on Lord Howe and in Santiago.
 CHANGES = [(3, 8), (3, 29), (4, 5), (9, 6), (10, 4), (10, 25), (11, 1)]

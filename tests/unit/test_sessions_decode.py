@@ -109,10 +109,10 @@ def test_messages_that_are_cut_off(data: st.DataObject, message: dict[str, Any])
 @pure
 @given(device_ids, device_ids, st.none() | device_ids, timestamps, st.integers(1, 10**6), zones)
 def test_good_messages_come_out_as_sent(
-    meter: str, vehicle: str, session: str | None, start: datetime, seconds: int, zone: Any
+    meter: str, vehicle: str, session: str | None, over: datetime, seconds: int, zone: Any
 ) -> None:
     """A start, an end and a whole session, in any zone; a start without an id gets the one that follows."""
-    end = (start + timedelta(seconds=seconds)).astimezone(zone)
+    start, end = over - timedelta(seconds=seconds), over.astimezone(zone)
     named = {} if session is None else {"sessionId": session}
     topic = f"sessions/{meter}"
 
@@ -125,8 +125,8 @@ def test_good_messages_come_out_as_sent(
     assert read(vehicleId=vehicle, startedAt=start, endedAt=None, meterId=meter, more=[1]) == begun
     whole = msgspec.structs.replace(begun, ended_at=end)
     assert read(vehicleId=vehicle, startedAt=start, endedAt=end) == whole
-    over = Message(meter_id=meter, session_id=session, ended_at=end)
-    assert read(endedAt=end) == read(endedAt=end, vehicleId="whoever") == over
+    ended = Message(meter_id=meter, session_id=session, ended_at=end)
+    assert read(endedAt=end) == read(endedAt=end, vehicleId="whoever") == ended
 
 
 @pytest.mark.parametrize(

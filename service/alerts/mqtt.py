@@ -20,7 +20,8 @@ from service import log, metrics
 from service.alerts.alert import vehicle_body
 from service.alerts.channel import Books
 from service.alerts.publisher import Message, publish_retained
-from service.broker import BrokerAddress
+from service.broker import BrokerAddress, explain_tls, words
+from service.errors import SettingsError
 from service.settings import Settings
 from service.sql import query
 
@@ -41,7 +42,7 @@ class Announcer:
     number = 1
 
     def __init__(self, settings: Settings) -> None:
-        self._address = BrokerAddress.from_url(settings.mqtt_url)
+        self._address = BrokerAddress.of(settings)
         self._client_id = f"{settings.mqtt_client_id}-alerts"
         self._said_all = datetime.min.replace(tzinfo=UTC)
         self._pause_s = _PAUSE_S
@@ -70,12 +71,12 @@ class Announcer:
         messages = await self._messages(books, list(due))
         try:
             refused = await publish_retained(self._address, self._client_id, list(messages.values()))
-        except (OSError, MQTTConnectError) as error:
+        except (OSError, MQTTConnectError, SettingsError) as error:
             events = sum(map(len, due.values()))
             self._log.warning(
                 "broker_away",
                 broker=str(self._address),
-                error=str(error) or type(error).__name__,
+                error=explain_tls(self._address, error) or words(error),
                 events=events,
             )
             metrics.ALERT_DELIVERIES.labels(self.name, "failed").inc(events)

@@ -16,15 +16,17 @@ from rich.live import Live
 
 from service import lifecycle, log
 from service import settings as settings_module
+from service.broker import BrokerAddress
 from service.cli.demo_view import DemoView
-from service.cli.options import Duration, data_dir_option
+from service.cli.options import Duration, data_dir_option, own_api_key
 from service.cli.progress import console, install_with_progress
 from service.embedded import instance
 from service.embedded.account import server_account
 from service.embedded.instance import Running
 from service.embedded.stack import Ports, Stack
+from service.errors import FleetwattError
 from service.simulator.fleet import Fleet
-from service.simulator.http import HttpSender
+from service.simulator.http import HttpSender, key_headers
 from service.simulator.network import Disturbances, Network
 from service.simulator.progress import Progress
 from service.simulator.run import SimulationOptions, simulate
@@ -62,7 +64,7 @@ def command(seconds: float | None, devices: int, interval: float, data_dir: Path
     servers = install_with_progress(settings)
     with instance.locked(folder):
         stack = Stack(settings, servers, folder, Ports(), _say)
-        books = asyncio.run(_run(stack, began, seconds, devices, interval))
+        books = asyncio.run(_run(stack, began, seconds, devices, interval, own_api_key(settings)))
     click.echo(
         f"sent {books['sent']}, stored {books['stored']}, duplicates {books['duplicates']}, "
         f"dead letters {books['dead_letters']}, lost {books['lost']}"
@@ -75,11 +77,16 @@ def _say(what: str) -> None:
 
 
 async def _run(
-    stack: Stack, began: float, seconds: float | None, devices: int, interval_s: float
+    stack: Stack, began: float, seconds: float | None, devices: int, interval_s: float, api_key: str
 ) -> dict[str, int]:
     stop = lifecycle.stop_requested()
-    async with stack, httpx.AsyncClient(base_url=stack.running.http, trust_env=False, timeout=30) as api:
-        demo = _Demo(stack.running, api, devices, interval_s)
+    async with (
+        stack,
+        httpx.AsyncClient(
+            base_url=stack.running.http, trust_env=False, timeout=30, headers=key_headers(api_key)
+        ) as api,
+    ):
+        demo = _Demo(stack.running, api, devices, interval_s, api_key)
         work = asyncio.create_task(demo.run(began, seconds))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -93,11 +100,14 @@ async def _run(
 class _Demo:
     """One run of the demo against a running engine."""
 
-    def __init__(self, running: Running, api: httpx.AsyncClient, devices: int, interval_s: float) -> None:
+    def __init__(
+        self, running: Running, api: httpx.AsyncClient, devices: int, interval_s: float, api_key: str
+    ) -> None:
         self._running = running
         self._api = api
         self._devices = devices
         self._interval_s = interval_s
+        self._api_key = api_key
         self._fleet = Fleet(devices, devices, _SEED, _FAULTY_SHARE)
         self._before: dict[str, int] = {}
         self._backfill = Progress()
@@ -127,7 +137,7 @@ class _Demo:
             interval_s=self._interval_s,
             for_s=seconds,
             via="mqtt",
-            mqtt_url=self._running.mqtt,
+            broker=BrokerAddress.from_url(self._running.mqtt),
             seed=_SEED,
             faulty_share=_FAULTY_SHARE,
             # A little of everything that happens to real fleets.
@@ -155,7 +165,9 @@ class _Demo:
         clocks = Network(_SEED, Disturbances(drift_s=_DRIFT_S))
         minutes = int((end - start).total_seconds() // 60)
         _say(f"backfilling {minutes} minutes of history over HTTP")
-        async with HttpSender(self._running.http, self._backfill, connections=4, batch=5000) as sender:
+        async with HttpSender(
+            self._running.http, self._backfill, connections=4, batch=5000, api_key=self._api_key
+        ) as sender:
             for tick, readings in enumerate(self._fleet.readings(start, end, _BACKFILL_INTERVAL_S)):
                 self._backfill.generated += len(readings)
                 await sender.send(clocks.pass_on(readings))
@@ -209,6 +221,11 @@ class _Demo:
 
     async def _get(self, path: str) -> dict[str, Any]:
         response = await self._api.get(path)
+        if response.status_code in {401, 403}:
+            raise FleetwattError(
+                "the demo's engine asks for a key: set FLEETWATT_API_KEY to one of scope admin"
+                " (fleetwatt key create --name demo --scope admin)"
+            )
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
         return answer

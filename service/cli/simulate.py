@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+import msgspec
 import rich_click as click
 import uvloop
 from rich.live import Live
 from rich.table import Table
 
-from service.cli.options import Duration, client_settings, data_dir_option
+from service.broker import BrokerAddress
+from service.cli.options import Duration, client_settings, data_dir_option, own_api_key
 from service.settings import Settings
 from service.simulator.fleet import LONGEST_INTERVAL_S
 from service.simulator.network import Disturbances
@@ -22,6 +25,7 @@ from service.simulator.progress import Progress
 from service.simulator.run import SimulationOptions, simulate
 
 _PLAIN_LINE_S: Final = 5.0
+_ANYWHERE: Final = frozenset({str(IPv4Address(0)), str(IPv6Address(0))})
 _SHARE: Final = click.FloatRange(0, 1)
 
 
@@ -104,19 +108,17 @@ def _options(settings: Settings, given: dict[str, Any]) -> SimulationOptions:
         raise click.BadParameter("lies below 300s: the service refuses more", param_hint="--drift")
     if given["outage_length"] <= 0:
         raise click.BadParameter("lies above 0s", param_hint="--outage-length")
-    mqtt_url = given["mqtt_url"] or settings.mqtt_url
-    if given["via"] == "mqtt" and not mqtt_url:
-        raise click.UsageError("no broker: start `fleetwatt up`, set FLEETWATT_MQTT_URL or give --mqtt-url")
     # A service that listens everywhere is asked here.
-    host = settings.http_host if settings.http_host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
+    host = settings.http_host if settings.http_host not in _ANYWHERE else "127.0.0.1"
     return SimulationOptions(
         devices=given["devices"],
         meters=given["meters"],
         interval_s=given["interval"],
         for_s=given["duration"],
         via=given["via"],
-        mqtt_url=mqtt_url,
+        broker=_broker(settings, given),
         http_url=given["http_url"] or f"http://{host}:{settings.http_port}",
+        api_key=own_api_key(settings),
         seed=given["seed"],
         faulty_share=given["faulty_share"],
         disturbances=Disturbances(
@@ -129,6 +131,15 @@ def _options(settings: Settings, given: dict[str, Any]) -> SimulationOptions:
         connections=given["connections"],
         batch=given["batch"],
     )
+
+
+def _broker(settings: Settings, given: dict[str, Any]) -> BrokerAddress | None:
+    if given["via"] != "mqtt":
+        return None
+    mqtt_url = given["mqtt_url"] or settings.mqtt_url
+    if not mqtt_url:
+        raise click.UsageError("no broker: start `fleetwatt up`, set FLEETWATT_MQTT_URL or give --mqtt-url")
+    return BrokerAddress.of(msgspec.structs.replace(settings, mqtt_url=mqtt_url))
 
 
 @contextmanager

@@ -162,7 +162,7 @@ class Child:
     async def _keep_running(self) -> None:
         pause_s = 0.2
         while True:
-            assert self._process is not None  # noqa: S101 - start() spawned it
+            assert self._process is not None  # noqa: S101 - start() spawned it  # nosec B101
             began = time.monotonic()
             code = await self._process.wait()
             if self._stopping:

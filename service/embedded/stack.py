@@ -150,12 +150,17 @@ class Stack:
     async def _start_service(self) -> None:
         self._say("starting the HTTP service and the MQTT worker")
         environment = {
+            # What the user set for servers of his own, also as files, is not meant here.
+            **{f"{PREFIX}{name}_FILE": "" for name in ("DATABASE_URL", "MIGRATE_DATABASE_URL", "MQTT_URL")},
             PREFIX + "DATABASE_URL": self.running.service_database,
             PREFIX + "MIGRATE_DATABASE_URL": "",
             PREFIX + "MQTT_URL": self.running.mqtt,
             # One worker needs no shared subscription, and Mosquitto 2.0 forgets those at a restart.
             PREFIX + "MQTT_SHARE": "",
             PREFIX + "HTTP_HOST": "127.0.0.1",
+            # On loopback, and everything beside it expects plain HTTP.
+            PREFIX + "HTTP_TLS_CERT_FILE": "",
+            PREFIX + "HTTP_TLS_KEY_FILE": "",
             PREFIX + "HTTP_PORT": str(self.running.http_port),
         }
         python = [sys.executable, "-m", "service"]

@@ -1,8 +1,8 @@
 """Telemetry over MQTT 5: a persistent session, shared subscriptions, acknowledged after the commit.
 
-Each connection has a gmqtt client of its own, and reconnecting is done here. So an acknowledgement can
-only go out on the connection that its message came from (packet ids mean nothing on the next one), the
-pause between tries grows with jitter, and a refusal that no retry can mend ends the process.
+Reconnecting is done here, with pauses that grow and with jitter; a refusal that no retry can mend ends the
+process. What is in handling is bounded in bytes: over the bound nothing more is read from the socket, and no
+new connection is made, which would deliver once more what is in handling already.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
-import gmqtt
-from gmqtt.mqtt.constants import MQTTv50
 from gmqtt.mqtt.handler import MQTTConnectError
 
 from service import lifecycle, log
-from service.broker import BrokerAddress, may_pass
-from service.errors import FleetwattError, SettingsError
+from service.broker import BrokerAddress, BrokerRefusedError, explain_tls, words
+from service.errors import SettingsError
 from service.ingest.decode import decode
+from service.ingest.mqtt_link import LeftUnacknowledged, Link, Take
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.readings import TimeRule
@@ -29,57 +29,53 @@ from service.settings import Settings
 
 TOPIC_FILTER: Final = "telemetry/+/+"
 _SHARE_BY_DEFAULT: Final = "fleetwatt"
-# A message that could not be stored is delivered again only on a new connection: not at once, though.
-_REDELIVERY_PAUSE_S: Final = 1.0
 _TOPIC: Final = re.compile(r"telemetry/(?P<kind>meter|vehicle)/(?P<id>[A-Za-z0-9._:\-]{1,64})")
 
-_CONNECT_TIMEOUT_S: Final = 10.0
+_PAUSE_S: Final = 0.5
 _PAUSE_MAX_S: Final = 10.0
-
-
-# Handles a message of another kind, given its topic and payload. Once it returns, what became of the message
-# is committed; what it raises leaves the message with the broker.
-Handler = Callable[[str, bytes], Awaitable[None]]
-
-
-class BrokerRefusedError(FleetwattError):
-    """The broker will not have us, and asking again would not help."""
-
-
-class _LeftUnacknowledged(Exception):  # noqa: N818 - no error: the broker keeps the message for later
-    """Ends the handling of a message that must stay in the broker's session."""
+# A connection that lasted this long was a good one: the next pause is short again.
+_STEADY_S: Final = 5.0
+# Two workers with one client id throw each other out: slowly, so that it costs little until someone looks.
+_TAKEN_OVER_PAUSE_S: Final = 60.0
 
 
 class Consumer:
     """Takes telemetry from the broker and hands it to the pipeline until it is told to stop.
 
     `handlers` are for messages of other kinds: the first level of their topics, which have two, to what
-    takes them.
+    takes them. Once a handler returns, what became of the message is committed.
     """
 
     def __init__(
-        self, settings: Settings, pipeline: Pipeline, handlers: Mapping[str, Handler] | None = None
+        self, settings: Settings, pipeline: Pipeline, handlers: Mapping[str, Take] | None = None
     ) -> None:
         if not settings.mqtt_url:
             raise SettingsError("no broker: set FLEETWATT_MQTT_URL, or start one with `fleetwatt up`")
         self._settings = settings
         self._pipeline = pipeline
-        self._address = BrokerAddress.from_url(settings.mqtt_url)
+        self._address = BrokerAddress.of(settings)
         self._rule = TimeRule.of(settings)
         # Set while the broker delivers to us.
         self.connected = asyncio.Event()
         self._handlers = dict(handlers or {})
-        self._lost = asyncio.Event()
+        self._link: Link | None = None
+        self._accepted = False
         self._draining = False
         self._handling = 0
+        # Bytes of topics and payloads that are not committed yet, from whatever connection.
+        self.handling_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._room = asyncio.Event()
+        self._room.set()
         self._log = log.get("mqtt")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected until `stop` is set; then finish what was taken and leave the session there.
 
-        Raises BrokerRefusedError when the broker refuses the credentials or the subscription for good.
+        Raises BrokerRefusedError when the broker refuses the credentials or the subscription for good, or
+        when TLS with it fails before it has worked once in this process. Later such a failure is most likely
+        a certificate that is being renewed: it is logged and tried again, for nothing is lost meanwhile.
         """
         loop = asyncio.get_running_loop()
         before = loop.get_exception_handler()
@@ -90,124 +86,106 @@ class Consumer:
             loop.set_exception_handler(before)
 
     async def _run(self, stop: asyncio.Event) -> None:
-        pause_s = 0.5
+        pause_s = _PAUSE_S
         while not stop.is_set():
-            lost = self._lost = asyncio.Event()
-            client = self._client(lost)
+            await _first(stop, self._room.wait())
+            if stop.is_set():
+                return
+            began = asyncio.get_running_loop().time()
+            self._link = link = Link(self._settings, self._address, self._take)
             try:
-                await self._connect(client)
-            except (OSError, TimeoutError, MQTTConnectError) as error:
-                await _disconnect(client)
-                self._log.warning(
-                    "broker_away",
-                    broker=str(self._address),
-                    error=str(error) or type(error).__name__,
-                    pause_s=round(pause_s, 1),
-                )
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):
-                        await stop.wait()
-                pause_s = min(pause_s * 2, _PAUSE_MAX_S)
-                continue
-            pause_s = 0.5
-            self._log.info(
-                "broker_connected", broker=str(self._address), client_id=self._settings.mqtt_client_id
-            )
+                await _first(stop, self._open(link))
+                if not stop.is_set() and not link.lost.is_set():
+                    await self._serve(link, stop)
+            except (OSError, TimeoutError, MQTTConnectError, SettingsError) as error:
+                self._judge(error, pause_s)
+            else:
+                if asyncio.get_running_loop().time() - began >= _STEADY_S:
+                    pause_s = _PAUSE_S
+                self._note_loss(link, stop)
+            finally:
+                await link.close()
+            pause_for_s = _TAKEN_OVER_PAUSE_S if link.taken_over else pause_s
+            await _first(stop, asyncio.sleep(pause_for_s * random.uniform(0.5, 1.0)))
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    async def _open(self, link: Link) -> None:
+        await link.open()
+        self._accepted = True
+        client_id = self._settings.mqtt_client_id
+        self._log.info("broker_connected", broker=str(self._address), client_id=client_id)
+
+    async def _serve(self, link: Link, stop: asyncio.Event) -> None:
+        """Subscribe, and take what comes until the connection is lost or until `stop`, then drain."""
+        share = self._settings.mqtt_share
+        filters = [TOPIC_FILTER, *(f"{level}/+" for level in self._handlers)]
+        subscribing = link.subscribe(
+            [_shared(one, share) for one in filters],
+            # The session may hold the other kind of subscription from before a change of settings.
+            [_shared(one, "" if share else _SHARE_BY_DEFAULT) for one in filters],
+        )
+        await _first(stop, link.lost.wait(), subscribing)
+        if not stop.is_set() and not link.lost.is_set():
             self.connected.set()
             lifecycle.notify_ready()
-            await _first(stop, lost)
+            await _first(stop, link.lost.wait())
             self.connected.clear()
-            if lost.is_set():
-                self._log.warning("broker_lost", broker=str(self._address))
-                await asyncio.sleep(_REDELIVERY_PAUSE_S * random.uniform(0.5, 1.0))
-            else:
-                await self._drain()
-            await _disconnect(client)
+        if not link.lost.is_set():
+            await self._drain(link)
 
-    def _client(self, lost: asyncio.Event) -> gmqtt.Client:
-        client = gmqtt.Client(
-            self._settings.mqtt_client_id,
-            clean_session=False,
-            optimistic_acknowledgement=False,
-            session_expiry_interval=self._settings.mqtt_session_expiry_s,
-            receive_maximum=self._settings.mqtt_receive_maximum,
+    def _judge(self, error: Exception, pause_s: float) -> None:
+        """Log why there is no connection; end it all if TLS fails that has never worked."""
+        tls = explain_tls(self._address, error)
+        if (tls or isinstance(error, SettingsError)) and not self._accepted:
+            raise BrokerRefusedError(tls or str(error)) from None
+        self._log.warning(
+            "broker_away", broker=str(self._address), error=tls or words(error), pause_s=round(pause_s, 1)
         )
-        # Below zero but not the library's "unlimited" (-1): it must never reconnect by itself.
-        client.reconnect_retries = -2
-        if self._address.user is not None:
-            client.set_auth_credentials(self._address.user, self._address.password)
-        client.on_message = self._on_message
-        client.on_disconnect = lambda *_: lost.set()
-        return client
 
-    async def _connect(self, client: gmqtt.Client) -> None:
-        """Connect and subscribe; return once the broker granted the subscriptions."""
-        granted: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+    def _note_loss(self, link: Link, stop: asyncio.Event) -> None:
+        if link.taken_over:
+            self._log.error(
+                "session_taken_over",
+                client_id=self._settings.mqtt_client_id,
+                error="another client has connected with our client id: give each worker a "
+                "FLEETWATT_MQTT_CLIENT_ID of its own",
+                pause_s=_TAKEN_OVER_PAUSE_S,
+            )
+        elif not stop.is_set():
+            self._log.warning("broker_lost", broker=str(self._address), reason=link.reason)
 
-        def on_subscribe(_client: gmqtt.Client, _mid: int, codes: tuple[int, ...], _properties: Any) -> None:
-            if not granted.done():
-                granted.set_result(codes)
-
-        client.on_subscribe = on_subscribe
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await client.connect(
-                    self._address.host,
-                    self._address.port,
-                    ssl=self._address.ssl(),
-                    keepalive=30,
-                    version=MQTTv50,
-                )
-                filters = [TOPIC_FILTER, *(f"{level}/+" for level in self._handlers)]
-                share = self._settings.mqtt_share
-                # The session may hold the other kind of subscription from before a change of settings.
-                client.unsubscribe([_shared(one, "" if share else _SHARE_BY_DEFAULT) for one in filters])
-                client.subscribe([gmqtt.Subscription(_shared(one, share), qos=1) for one in filters])
-                codes = await granted
-        except MQTTConnectError as error:
-            if may_pass(error):
-                raise
-            raise BrokerRefusedError(
-                f"the broker at {self._address} refused the connection: {error}; "
-                "check user, password and client id in FLEETWATT_MQTT_URL and FLEETWATT_MQTT_CLIENT_ID"
-            ) from None
-        for one, code in zip(filters, codes, strict=True):
-            if code >= 128:
-                message = (
-                    f"the broker at {self._address} refused to subscribe us to {_shared(one, share)} "
-                    f"(code {code}): check its access rules, also those for shared subscriptions"
-                )
-                if one == TOPIC_FILTER:
-                    raise BrokerRefusedError(message)
-                # A broker whose rules are older than this kind of message must not cost us the readings.
-                self._log.error("subscription_refused", error=message)
-
-    async def _on_message(
-        self, _client: gmqtt.Client, topic: str | bytes, payload: bytes, qos: int, _properties: Any
-    ) -> int:
-        """Handle one message; return 0 (success) only when all that is in it has been committed."""
+    async def _take(self, topic: str, payload: bytes) -> None:
+        """Handle one message; return when all that is in it has been committed."""
         if self._draining:
-            raise _LeftUnacknowledged
-        self._handling += 1
-        self._idle.clear()
-        try:
-            # gmqtt gives the raw bytes of a topic that is not UTF-8.
-            name = topic if isinstance(topic, str) else topic.decode(errors="replace")
-            handler = self._handlers.get(name.partition("/")[0])
+            raise LeftUnacknowledged
+        with self._held(len(topic) + len(payload)):
+            handler = self._handlers.get(topic.partition("/")[0])
             if handler is not None:
-                await handler(name, bytes(payload))
+                await handler(topic, bytes(payload))
             else:
-                await self._pipeline.submit(self._decode(name, bytes(payload)), f"mqtt:{name}"[:1000])
-        except Exception as error:
-            self._log.warning("message_not_stored", qos=qos, error=f"{type(error).__name__}: {error}")
-            # Left unacknowledged, it holds a place in the broker's window until the next connection.
-            self._lost.set()
-            raise _LeftUnacknowledged from error
+                await self._pipeline.submit(self._decode(topic, bytes(payload)), f"mqtt:{topic}"[:1000])
+
+    @contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Count a message in handling, and stop and start reading by how much there is."""
+        self._handling += 1
+        self.handling_bytes += size
+        self._idle.clear()
+        if self.handling_bytes > self._settings.buffer_max_bytes:
+            self._room.clear()
+            if self._link is not None:
+                self._link.pause()
+        try:
+            yield
         finally:
             self._handling -= 1
+            self.handling_bytes -= size
             if not self._handling:
                 self._idle.set()
-        return 0
+            if self.handling_bytes <= self._settings.buffer_max_bytes // 2 and not self._room.is_set():
+                self._room.set()
+                if self._link is not None and not self._draining:
+                    self._link.resume()
 
     def _decode(self, topic: str, payload: bytes) -> Decoded:
         match = _TOPIC.fullmatch(topic)
@@ -230,12 +208,13 @@ class Consumer:
             max_readings=self._settings.http_max_readings,
         )
 
-    async def _drain(self) -> None:
+    async def _drain(self, link: Link) -> None:
         """Take nothing new and wait for the commits under way; their acknowledgements go out with them.
 
         What cannot be committed in time stays with the broker.
         """
         self._draining = True
+        link.pause()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await self._idle.wait()
@@ -248,21 +227,20 @@ def _shared(topic_filter: str, share: str) -> str:
     return f"$share/{share}/{topic_filter}" if share else topic_filter
 
 
-async def _disconnect(client: gmqtt.Client) -> None:
-    """Close a connection that may be gone already, or never came to be."""
-    with contextlib.suppress(OSError, TimeoutError, AttributeError):
-        await asyncio.wait_for(client.disconnect(), 2.0)
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Wait for whichever event is set first."""
-    tasks = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
+async def _first(stop: asyncio.Event, *waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait until `stop` is set or one of the coroutines ends; raise what it raised, cancel the others."""
+    tasks = [asyncio.create_task(wait) for wait in (stop.wait(), *waits)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _quiet_about_unacknowledged(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Report stray exceptions as asyncio does, except the one that is meant to leave a message alone."""
-    if not isinstance(context.get("exception"), _LeftUnacknowledged | asyncio.CancelledError):
+    if not isinstance(context.get("exception"), LeftUnacknowledged | asyncio.CancelledError):
         loop.default_exception_handler(context)

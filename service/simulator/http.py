@@ -33,10 +33,17 @@ class _Answer(msgspec.Struct):
     rejected: list[_Refused] = []
 
 
+def key_headers(api_key: str) -> dict[str, str]:
+    """Give the headers by which a request shows its key; none without one."""
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 class HttpSender:
     """Posts arrays of readings to /v1/telemetry, a few requests at a time."""
 
-    def __init__(self, url: str, progress: Progress, *, connections: int = 4, batch: int = 500) -> None:
+    def __init__(
+        self, url: str, progress: Progress, *, connections: int = 4, batch: int = 500, api_key: str = ""
+    ) -> None:
         self.progress = progress
         self.batch = batch
         self._idle = Idle()
@@ -45,6 +52,7 @@ class HttpSender:
         self._client = httpx.AsyncClient(
             base_url=url,
             timeout=_TIMEOUT_S,
+            headers=key_headers(api_key),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         )
         self._encode = msgspec.json.Encoder().encode

@@ -24,7 +24,7 @@ from gmqtt import Client
 from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.storage import PersistentStorage
 
-from service.broker import BrokerAddress, may_pass
+from service.broker import BrokerAddress, explain_tls, may_pass, words
 from service.errors import FleetwattError
 from service.readings import Reading, kind_of
 from service.simulator.progress import Progress
@@ -38,11 +38,6 @@ _NEVER: Final = -2
 # gmqtt reports lost connections on stderr unless someone listens; `progress.problem` says it already.
 _LOG: Final = logging.getLogger("gmqtt")
 _LOG.addHandler(logging.NullHandler())
-
-
-def _words(error: Exception) -> str:
-    """Say what went wrong; a timeout has no words of its own."""
-    return str(error) or "no answer"
 
 
 class _Message(msgspec.Struct):
@@ -94,7 +89,8 @@ class _Link:
         try:
             await self._connect()
         except (OSError, TimeoutError, MQTTConnectError) as error:
-            raise FleetwattError(f"no connection to the broker at {self._broker}: {_words(error)}") from error
+            reason = explain_tls(self._broker, error) or words(error)
+            raise FleetwattError(f"no connection to the broker at {self._broker}: {reason}") from error
         self._keeper = asyncio.create_task(self._keep_connected())
 
     async def close(self) -> None:
@@ -164,7 +160,7 @@ class _Link:
             except (OSError, TimeoutError, MQTTConnectError) as error:
                 if isinstance(error, MQTTConnectError) and not may_pass(error):
                     raise FleetwattError(f"the broker refuses the connection: {error}") from error
-                self._progress.problem = f"broker: {_words(error)}"
+                self._progress.problem = f"broker: {words(error)}"
                 await asyncio.sleep(pause_s)
                 pause_s = next_pause_s(pause_s)
             else:
@@ -207,17 +203,17 @@ class _Link:
             try:
                 await asyncio.wait_for(client.disconnect(), 1.0)
             except (OSError, TimeoutError) as error:
-                self._progress.problem = f"broker: {_words(error)}"
+                self._progress.problem = f"broker: {words(error)}"
 
 
 class MqttSender:
     """Sends each reading as one message on telemetry/{kind}/{id}; some connections share the devices."""
 
-    def __init__(self, url: str, progress: Progress, *, connections: int = 4) -> None:
+    def __init__(self, broker: BrokerAddress, progress: Progress, *, connections: int = 4) -> None:
         self.progress = progress
         self.batch = 1
         self._idle = Idle()
-        broker, run = BrokerAddress.from_url(url), uuid4().hex[:8]
+        run = uuid4().hex[:8]
         self._links = [
             _Link(broker, f"fleetwatt-simulator-{run}-{number}", progress, self._idle)
             for number in range(connections)

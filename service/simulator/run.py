@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from service.broker import BrokerAddress
+from service.errors import FleetwattError
 from service.readings import Reading
 from service.simulator.fleet import Fleet, moments
 from service.simulator.http import HttpSender
@@ -33,7 +35,8 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to simulate and where to send it. `meters`: as many as `devices` if None.
 
     `for_s`: how long (s); until cancelled if None. `after`: report only what is later than this moment, so
-    that a live run continues a backfill. `drain_s`: how long to wait for the last acknowledgements.
+    that a live run continues a backfill. `api_key`: what the service asks for over HTTP, if it does.
+    `drain_s`: how long to wait for the last acknowledgements.
     """
 
     devices: int
@@ -42,8 +45,9 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     for_s: float | None = None
     after: datetime | None = None
     via: Via = "mqtt"
-    mqtt_url: str = "mqtt://127.0.0.1:1883"
+    broker: BrokerAddress | None = None
     http_url: str = "http://127.0.0.1:8080"
+    api_key: str = ""
     seed: int = 0
     faulty_share: float = 0.03
     disturbances: Disturbances = Disturbances()
@@ -95,8 +99,16 @@ async def _until_over(run: _Run, sender: Sender) -> None:
 
 def _open_sender(options: SimulationOptions, progress: Progress) -> Sender:
     if options.via == "mqtt":
-        return MqttSender(options.mqtt_url, progress, connections=options.connections)
-    return HttpSender(options.http_url, progress, connections=options.connections, batch=options.batch)
+        if options.broker is None:
+            raise FleetwattError("sending over MQTT needs a broker")
+        return MqttSender(options.broker, progress, connections=options.connections)
+    return HttpSender(
+        options.http_url,
+        progress,
+        connections=options.connections,
+        batch=options.batch,
+        api_key=options.api_key,
+    )
 
 
 async def _report_regularly(progress: Progress, report: Callable[[Progress], None]) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.broker import BrokerAddress
+from service.broker import BrokerAddress, BrokerRefusedError
 from service.embedded import mosquitto
 from service.errors import SettingsError
-from service.ingest.mqtt import BrokerRefusedError, Consumer
+from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
 from service.settings import Settings
 from tests.support import servers

@@ -45,9 +45,9 @@ async def publish_raw(port: int, topic: str, payload: bytes, *options: str) -> N
     process = await asyncio.create_subprocess_exec(
         *command, "-V", "5", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-t", topic,
         "-s" if payload else "-n", *options,
-        stdin=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE if payload else asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    await process.communicate(payload)
+    await process.communicate(payload or None)
     assert process.returncode == 0
 
 

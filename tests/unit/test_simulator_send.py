@@ -161,7 +161,7 @@ def test_a_broker_that_is_not_there_is_an_error_at_once() -> None:
     async def connect() -> None:
         async with _server(GOOD) as (url, _):
             port = url.rpartition(":")[2]
-        async with MqttSender(f"mqtt://127.0.0.1:{port}", Progress(), connections=1):
+        async with MqttSender(BrokerAddress.from_url(f"mqtt://127.0.0.1:{port}"), Progress(), connections=1):
             pass
 
     with pytest.raises(FleetwattError, match="no connection to the broker"):

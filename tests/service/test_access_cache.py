@@ -1,0 +1,231 @@
+"""What a process remembers of keys: for how long, how much, and what happens while the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+from psycopg import sql
+
+from service.access import cache as cache_module
+from service.access.cache import KeyCache
+from service.access.key import Key, make
+from service.access.store import KeyStore
+from service.errors import DatabaseUnavailableError
+from service.settings import Settings
+from tests.support.keys import bearer, make_key
+from tests.support.servers import Postgres
+from tests.support.strategies import as_json, meter, problem, serving
+
+pytestmark = pytest.mark.anyio
+
+STATS: Final = "/v1/analytics/stats"
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[KeyStore]:
+    """Give a store on the test's database."""
+    opened = KeyStore(settings)
+    yield opened
+    await opened.close()
+
+
+class Counting:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self.asked: list[str] = []
+        self._store = store
+
+    async def keys_on(self) -> bool:
+        """Pass it on."""
+        self.asked.append("on")
+        return await self._store.keys_on()
+
+    async def find(self, key_id: str) -> Any:
+        """Pass it on."""
+        self.asked.append(key_id)
+        return await self._store.find(key_id)
+
+
+async def test_one_look_up_serves_all(settings: Settings, store: KeyStore) -> None:
+    """Many at once ask once; those who come soon after do not ask at all; later it is asked again."""
+    key, counting = make_key(settings, "read"), Counting(store)
+    cache = KeyCache(counting, 0.3)  # type: ignore[arg-type]
+    found = await asyncio.gather(*(cache.find(key.key_id) for _ in range(50)))
+    assert {one.value.key_id for one in found if one} == {key.key_id}
+    await cache.find(key.key_id)
+    assert counting.asked == [key.key_id]
+    await asyncio.sleep(0.35)
+    await asyncio.gather(*(cache.find(key.key_id) for _ in range(50)))
+    assert counting.asked == [key.key_id] * 2
+
+
+async def test_one_who_leaves_takes_nothing_from_the_others(settings: Settings, store: KeyStore) -> None:
+    """A request that is given up while it waits does not end the look-up for those that wait with it."""
+    key = make_key(settings, "read")
+    cache = KeyCache(store, 60)
+    first, second = (asyncio.create_task(cache.find(key.key_id)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second is not None
+
+
+async def test_absence_is_remembered(store: KeyStore) -> None:
+    """An id that no key has is asked for once, and so is whether there are keys."""
+    counting = Counting(store)
+    cache = KeyCache(counting, 60)  # type: ignore[arg-type]
+    for _ in range(3):
+        assert await cache.find("abcdefghijkl") is None
+        assert not await cache.keys_on()
+    assert counting.asked == ["abcdefghijkl", "on"]
+
+
+async def test_that_there_are_keys_is_so_for_good(settings: Settings, store: KeyStore) -> None:
+    """Once there was a key nobody asks again."""
+    make_key(settings, "read")
+    counting = Counting(store)
+    cache = KeyCache(counting, 0)  # type: ignore[arg-type]
+    assert [await cache.keys_on() for _ in range(5)] == [True] * 5
+    assert counting.asked == ["on"]
+
+
+async def test_made_up_ids_fill_no_memory(
+    settings: Settings, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids that no key has push out each other, never a key; keys are bounded, too."""
+    monkeypatch.setattr(cache_module, "_UNKNOWN_MAX", 10)
+    monkeypatch.setattr(cache_module, "_KNOWN_MAX", 3)
+    keys = [make_key(settings, "read") for _ in range(5)]
+    cache = KeyCache(store, 60)
+    for key in keys:
+        await cache.find(key.key_id)
+    for _ in range(100):
+        await cache.find(make().key_id)
+    assert cache.sizes == (3, 10)
+    assert [cache.last_known(key.key_id) is not None for key in keys] == [False, False, True, True, True]
+
+
+def backend(postgres: Postgres, database: str) -> int:
+    """Give the process that serves the connection of the keys."""
+    with postgres.admin() as admin:
+        found = admin.execute(
+            "select pid from pg_stat_activity where application_name = 'fleetwatt keys' and datname = %s",
+            (database,),
+        ).fetchall()
+    [[pid]] = found
+    assert isinstance(pid, int)
+    return pid
+
+
+async def test_a_restarted_server_is_no_reason_to_fail(
+    settings: Settings, postgres: Postgres, database: str, store: KeyStore
+) -> None:
+    """A connection that the server closed in between is opened again within the same look-up."""
+    key = make_key(settings, "read")
+    for _ in range(3):
+        assert await store.find(key.key_id) is not None
+        with postgres.admin() as admin:
+            admin.execute("select pg_terminate_backend(%s, 5000)", (backend(postgres, database),))
+    assert await store.find(key.key_id) is not None
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Freeze a process: its sockets live, it does not answer."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_frozen_server_is_given_up(
+    settings: Settings, postgres: Postgres, database: str, store: KeyStore
+) -> None:
+    """Look-ups end after some seconds, all of them; the next one has a connection of its own."""
+    key = make_key(settings, "read")
+    cache = KeyCache(store, 0)
+    assert await cache.find(key.key_id) is not None
+    with stopped(backend(postgres, database)):
+        began = time.monotonic()
+        asked = [cache.find(key.key_id), cache.find(key.key_id), cache.find(make().key_id), cache.keys_on()]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [DatabaseUnavailableError] * 4
+        # Right after it nobody waits again.
+        with pytest.raises(DatabaseUnavailableError):
+            await cache.find(key.key_id)
+        assert time.monotonic() - began < 15
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    assert await cache.find(key.key_id) is not None
+                except DatabaseUnavailableError:
+                    await asyncio.sleep(0.1)
+                else:
+                    break
+
+
+async def test_database_away(settings: Settings, postgres: Postgres, database: str) -> None:
+    """What was read counts for its time; then 503 with Retry-After, but for the counters; then it is well."""
+    key = make_key(settings, "admin")
+    headers = bearer(key)
+    async with serving(settings, key_cache_s=0.2) as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == 200
+        with shut(postgres, database):
+            await asyncio.sleep(0.3)
+            for response in (
+                await client.get(STATS, headers=headers),
+                await client.post("/v1/telemetry", json=as_json(meter()), headers=headers),
+                await client.get(STATS, headers=bearer(make())),
+                await client.get("/metrics", headers=bearer(make())),
+            ):
+                problem(response, 503, "unavailable")
+                assert int(response.headers["retry-after"]) > 0
+            problem(await client.get(STATS), 401, "missing_key")
+            problem(
+                await client.get("/metrics", headers=bearer(Key(key.key_id, make().secret))), 401, "bad_key"
+            )
+            assert (await client.get("/metrics", headers=headers)).status_code == 200
+        async with asyncio.timeout(30):
+            while (response := await client.get(STATS, headers=headers)).status_code == 503:
+                await asyncio.sleep(0.1)
+        assert response.status_code == 200
+
+
+async def test_nobody_knows_whether_there_are_keys(
+    settings: Settings, postgres: Postgres, database: str
+) -> None:
+    """Started while the database is away, on loopback: the counters can be read, nothing else is done."""
+    with shut(postgres, database):
+        async with serving(settings) as client:
+            problem(await client.get(STATS), 503, "unavailable")
+            problem(await client.post("/v1/telemetry", json=as_json(meter())), 503, "unavailable")
+            assert (await client.get("/metrics")).status_code == 200
+            assert (await client.get("/health/live")).status_code == 200
+        async with serving(settings, http_auth="keys") as client:
+            problem(await client.get("/metrics"), 401, "missing_key")
+            problem(await client.get("/metrics", headers=bearer(make())), 503, "unavailable")
+
+
+@contextmanager
+def shut(postgres: Postgres, database: str) -> Iterator[None]:
+    """Close a database: connections end, and no new one is let in."""
+    name = sql.Identifier(database)
+    with postgres.admin() as admin:
+        admin.execute(sql.SQL("alter database {} allow_connections false").format(name))
+        admin.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = %s and usename = 'fleetwatt_service'",
+            (database,),
+        )
+        try:
+            yield
+        finally:
+            admin.execute(sql.SQL("alter database {} allow_connections true").format(name))

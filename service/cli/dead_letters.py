@@ -1,0 +1,329 @@
+"""`fleetwatt dead-letters`: what was refused: list, show, count, export, and try again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import psycopg
+import psycopg_pool
+import rich_click as click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service import db, log
+from service.cli.options import client_settings, data_dir_option
+from service.dead_letters.again import Again, submit_to
+from service.dead_letters.filters import KINDS, STATES, filters, letter_id
+from service.dead_letters.letter import Filters, Letter
+from service.dead_letters.replay import Replay, Report
+from service.dead_letters.store import Letters
+from service.errors import DatabaseUnavailableError, FleetwattError
+from service.ingest.pipeline import Pipeline
+from service.settings import Settings
+from service.web.answers import rfc3339
+from service.web.problems import Problem
+
+T = TypeVar("T")
+
+# Letters of one call of a replay; the command goes on until it has them all.
+_AT_ONCE: Final = 1000
+_TOLD: Final = 20
+_HEX_WIDTH: Final = 16
+_WIDE: Final = 10_000
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--to", metavar="TIME", help="Only those received before then."),
+        click.option("--from", "from_", metavar="TIME", help="Only those received then or later."),
+        click.option("--origin", metavar="PREFIX", help="Only those from there, such as mqtt: or http:/v1/."),
+        click.option("--code", help="Only those refused for this reason, such as future_timestamp."),
+        click.option("--device-id", help="Only this device's."),
+        click.option("--kind", type=click.Choice(list(KINDS)), help="Only meters', or only vehicles'."),
+    ):
+        command = option(command)
+    return command
+
+
+_state_option = click.option(
+    "--state",
+    type=click.Choice(list(STATES)),
+    default="waiting",
+    show_default=True,
+    help="Those that wait, those that a replay resolved, or all.",
+)
+
+
+@click.group("dead-letters")
+def command() -> None:
+    """Look at what was refused, with its reason and its bytes, and try it again after a fix."""
+
+
+@command.command("list")
+@_filter_options
+@_state_option
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Most letters."
+)
+@_json_option
+@data_dir_option
+def list_command(
+    *, state: str, limit: int, as_json: bool, data_dir: Path | None, **options: str | None
+) -> None:
+    """List dead letters, newest first."""
+
+    async def find(letters: Letters, _settings: Settings) -> list[Letter]:
+        asked = filters(**options)
+        return [letter async for letter in letters.newest(asked, limit, resolved=STATES[state])]
+
+    found = _with_letters(data_dir, find)
+    if as_json:
+        _print_json({"deadLetters": [letter.told() for letter in found]})
+        return
+    table = Table("id", "received", "origin", "device", "code", "message", box=None, pad_edge=False)
+    for letter in found:
+        received = (rfc3339(letter.received_at) or "")[:19]
+        words = (received, letter.origin, letter.device_id or "", letter.code, letter.message)
+        # As text: what looks like markup in it is none.
+        table.add_row(str(letter.dead_letter_id), *(Text(printable(word)) for word in words))
+    _print_table(table)
+    if len(found) == limit:
+        click.echo(f"the newest {limit}; --limit shows more")
+
+
+@command.command("show")
+@click.argument("letter")
+@click.option("--raw", is_flag=True, help="Only the bytes, exactly as they came, into a file or a pipe.")
+@_json_option
+@data_dir_option
+def show_command(*, letter: str, raw: bool, as_json: bool, data_dir: Path | None) -> None:
+    """Show the dead letter with the id LETTER, bytes and all; in hexadecimal where they are no text."""
+
+    async def find(letters: Letters, _settings: Settings) -> list[Letter]:
+        return await letters.get([letter_id("LETTER", letter)])
+
+    found = _with_letters(data_dir, find)
+    if not found:
+        raise FleetwattError(f"there is no dead letter {letter}: it never was, or has been pruned")
+    [shown] = found
+    if raw:
+        if sys.stdout.isatty():
+            raise FleetwattError(
+                "--raw is for a file or a pipe: bytes of strangers could command the terminal"
+            )
+        sys.stdout.buffer.write(shown.raw)
+    elif as_json:
+        _print_json(shown.told())
+    else:
+        for line in _description(shown):
+            click.echo(line)
+
+
+@command.command("summary")
+@_json_option
+@data_dir_option
+def summary_command(*, as_json: bool, data_dir: Path | None) -> None:
+    """Count dead letters by code and kind."""
+    groups = _with_letters(data_dir, lambda letters, _settings: letters.summary())
+    if as_json:
+        _print_json({"groups": msgspec.to_builtins(groups)})
+        return
+    table = Table("code", "kind", "letters", "waiting", "bytes", "oldest", "newest", box=None, pad_edge=False)
+    for group in groups:
+        numbers = (f"{number:,}" for number in (group.letters, group.waiting, group.kept))
+        times = ((rfc3339(moment) or "")[:19] for moment in (group.oldest, group.newest))
+        table.add_row(Text(printable(group.code)), group.kind or "", *numbers, *times)
+    _print_table(table)
+
+
+@command.command("replay")
+@click.argument("letters", nargs=-1)
+@_filter_options
+@click.option(
+    "--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Most letters, oldest first."
+)
+@click.option("--dry-run", is_flag=True, help="Only decode them and say what would be tried; store nothing.")
+@_json_option
+@data_dir_option
+def replay_command(
+    *,
+    letters: tuple[str, ...],
+    limit: int,
+    dry_run: bool,
+    as_json: bool,
+    data_dir: Path | None,
+    **options: str | None,
+) -> None:
+    """Try dead letters again: the LETTERS with these ids, or those that wait and match; without any, all.
+
+    What is good by today's rules is stored, what is stored already is recognised, and each letter is marked
+    with what came of it. To repeat it is safe. What a key was not allowed to send (foreign_device) is tried
+    only by id or with --code foreign_device.
+    """
+    if letters and any(value is not None for value in options.values()):
+        raise FleetwattError("give either ids or filters, not both")
+
+    async def replay(stored: Letters, settings: Settings) -> Report:
+        ids = [letter_id("LETTERS", letter) for letter in letters]
+        asked = filters(**options)
+        if dry_run:
+            again = Again(settings, stored.pool)
+            return await _replay(Replay(stored, again.take, dry_run=True), ids, asked, limit)
+        async with Pipeline(settings, "replay") as pipeline:
+            again = Again(settings, stored.pool, submit_to(pipeline, settings))
+            return await _replay(Replay(stored, again.take), ids, asked, limit)
+
+    report = _with_letters(data_dir, replay)
+    if as_json:
+        _print_json(msgspec.to_builtins(report))
+        return
+    for line in _words(report, dry_run=dry_run):
+        click.echo(line)
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@_filter_options
+@_state_option
+@data_dir_option
+def export_command(*, file: Path, state: str, data_dir: Path | None, **options: str | None) -> None:
+    """Write dead letters as NDJSON into FILE, or "-" for standard output, newest first."""
+
+    async def export(letters: Letters, _settings: Settings) -> int:
+        asked = filters(**options)
+        count = 0
+        with click.open_file(str(file), "wb") as target:
+            async for letter in letters.newest(asked, sys.maxsize, resolved=STATES[state]):
+                target.write(_json(letter.told()).encode() + b"\n")
+                count += 1
+        return count
+
+    count = _with_letters(data_dir, export)
+    click.echo(f"{count} dead letters written", err=str(file) == "-")
+
+
+async def _replay(replay: Replay, ids: list[int], asked: Filters, limit: int) -> Report:
+    """Replay everything that is asked for, some at a time."""
+    if ids:
+        return await replay.those(ids)
+    total = await replay.matching(asked, min(limit, _AT_ONCE))
+    while total.more and (left := limit - total.replayed - total.skipped) > 0:
+        total = total.joined(await replay.matching(asked, min(left, _AT_ONCE), after=total.next))
+    return total
+
+
+def _with_letters(data_dir: Path | None, work: Callable[[Letters, Settings], Awaitable[T]]) -> T:
+    """Do something with the letters in the database; what goes wrong is told in words."""
+    settings = client_settings(data_dir)
+    log.configure(settings.log_level, settings.log_format)
+
+    async def run() -> T:
+        pool = db.read_pool(msgspec.structs.replace(settings, read_pool_max=2))
+        try:
+            await pool.open(wait=True, timeout=10.0)
+            return await work(Letters(pool), settings)
+        finally:
+            await pool.close()
+
+    try:
+        return asyncio.run(run())
+    except Problem as problem:
+        raise FleetwattError(problem.detail) from None
+    except (psycopg_pool.PoolTimeout, TimeoutError):
+        raise DatabaseUnavailableError("the database does not answer") from None
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailableError(
+            f"the database does not answer: {str(error).splitlines()[0]}"
+        ) from None
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        raise FleetwattError("the database has no such tables yet: run `fleetwatt migrate`") from None
+
+
+def _print_table(table: Table) -> None:
+    """Print a table: folded to the terminal's width, and as wide as it is where there is none."""
+    for column in table.columns:
+        column.overflow = "fold"
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDE)).print(table)
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal could obey (escapes, and marks that turn the line around) by its code."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+def hexdump(raw: bytes) -> Iterator[str]:
+    """Give bytes line by line: offset, hexadecimal, and what of it is ASCII."""
+    for start in range(0, len(raw), _HEX_WIDTH):
+        line = raw[start : start + _HEX_WIDTH]
+        letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
+        yield f"{start:08x}  {line.hex(' '):<{_HEX_WIDTH * 3}} {letters}"
+
+
+def _description(letter: Letter) -> Iterator[str]:
+    kept = f", of which the first {len(letter.raw):,} were kept" if letter.truncated else ""
+    device = f"{letter.kind or ''} {letter.device_id or ''}".strip()
+    last = f", last {rfc3339(letter.replayed_at)}" if letter.replayed_at else ""
+    for name, value in (
+        ("id", letter.dead_letter_id),
+        ("received", rfc3339(letter.received_at)),
+        ("origin", letter.origin),
+        ("device", device or None),
+        ("reason", f"{letter.code}: {letter.message}"),
+        ("field", letter.field),
+        ("replays", f"{letter.replays}{last}"),
+        ("refused again", letter.replay_error),
+        ("resolved", rfc3339(letter.resolved_at)),
+        ("bytes", f"{letter.raw_size:,}{kept}"),
+    ):
+        if value is not None:
+            yield f"{name:<14} {printable(str(value))}"
+    yield ""
+    if letter.text is None:
+        yield from hexdump(letter.raw)
+    else:
+        yield from (printable(line) for line in letter.text.split("\n"))
+
+
+def _words(report: Report, *, dry_run: bool) -> Iterator[str]:
+    if dry_run:
+        yield (
+            f"{report.replayed} letters can be tried: {report.stored} readings are good by today's rules, "
+            f"{report.refused} are refused still; {report.skipped} letters cannot be tried"
+        )
+    else:
+        yield (
+            f"{report.replayed} letters tried again, {report.resolved} of them resolved: "
+            f"{report.stored} readings stored, {report.duplicates} were stored already, "
+            f"{report.refused} refused again; {report.skipped} letters skipped"
+        )
+    told = [result for result in report.results if result.message is not None]
+    for result in told[:_TOLD]:
+        yield printable(f"  {result.id} {result.result}: {result.message}")
+    if reasons := Counter(result.code or "skipped" for result in told[_TOLD:]):
+        yield f"  and {', '.join(f'{count} x {code}' for code, count in sorted(reasons.items()))}"
+    if report.more:
+        yield "there are more: --limit takes more"
+
+
+def _json(value: Any) -> str:
+    """Write JSON in ASCII alone: nothing in it can command a terminal."""
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=True)
+
+
+def _print_json(value: Any) -> None:
+    with suppress(BrokenPipeError):
+        click.echo(_json(value))

@@ -1,0 +1,79 @@
+-- Dead letters are kept for a while and within bounds; the service may ask for that, and may delete none itself.
+
+-- Deletes what is too old, then what there is too much of: resolved letters first, the oldest first. A bite at a
+-- time, so that no transaction lasts; nothing but the rows that go is locked. A letter counts for the bytes that are
+-- kept of it and for its row and index entries: a flood of tiny ones would otherwise take many times what is allowed.
+-- Whoever asks for less than a day or a mebibyte is not followed: a wrong setting cannot empty the table.
+create or replace function prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint)
+returns table (letters bigint, bytes bigint)
+language plpgsql
+security definer
+set search_path = pg_catalog, public, pg_temp
+as $$
+declare
+    row_bytes constant bigint := 500;
+    bite_bytes constant bigint := 268435456;
+    excess bigint;
+begin
+    letters := 0;
+    bytes := 0;
+    if not pg_try_advisory_xact_lock(26222, 1) then
+        return next;
+        return;
+    end if;
+    with doomed as (
+        select d.dead_letter_id
+        from dead_letter as d
+        where d.received_at < now() - greatest(max_age_days, 1) * interval '1 day'
+        order by d.received_at
+        limit bite
+    ),
+
+    gone as (
+        delete from dead_letter as d using doomed
+        where d.dead_letter_id = doomed.dead_letter_id
+        returning octet_length(d.raw) + row_bytes as size
+    )
+
+    select count(*), coalesce(sum(g.size), 0) into letters, bytes
+    from gone as g;
+    if letters > 0 then
+        return next;
+        return;
+    end if;
+    -- Read in passing: bytes that lie outside the row are not fetched for their length.
+    select coalesce(sum(octet_length(d.raw) + row_bytes), 0) - greatest(max_total_bytes, 1048576) into excess
+    from dead_letter as d;
+    if excess > 0 then
+        with oldest as (
+            select
+                d.dead_letter_id,
+                d.resolved_at is null as waits,
+                octet_length(d.raw) + row_bytes as size
+            from dead_letter as d
+            order by d.resolved_at is null, d.dead_letter_id
+            limit bite
+        ),
+
+        doomed as (
+            select o.dead_letter_id, sum(o.size) over (order by o.waits, o.dead_letter_id) - o.size as before
+            from oldest as o
+        ),
+
+        gone as (
+            delete from dead_letter as d using doomed
+            where d.dead_letter_id = doomed.dead_letter_id and doomed.before < least(excess, bite_bytes)
+            returning octet_length(d.raw) + row_bytes as size
+        )
+
+        select count(*), coalesce(sum(g.size), 0) into letters, bytes
+        from gone as g;
+    end if;
+    return next;
+end
+$$;
+comment on function prune_dead_letters(bigint, bigint, bigint) is
+'Deletes some dead letters that are too old or too many, resolved ones first; gives how many, and their bytes';
+
+revoke execute on function prune_dead_letters(bigint, bigint, bigint) from public;
+grant execute on function prune_dead_letters(bigint, bigint, bigint) to fleetwatt_service;

@@ -1316,6 +1316,77 @@ ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_t
 
 COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) IS 'AC and DC (kWh) of each vehicle-meter pair, or a meter''s, while it alone was connected in [from, to), and how long';
 
+CREATE FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) RETURNS TABLE(letters bigint, bytes bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    row_bytes constant bigint := 500;
+    bite_bytes constant bigint := 268435456;
+    excess bigint;
+begin
+    letters := 0;
+    bytes := 0;
+    if not pg_try_advisory_xact_lock(26222, 1) then
+        return next;
+        return;
+    end if;
+    with doomed as (
+        select d.dead_letter_id
+        from dead_letter as d
+        where d.received_at < now() - greatest(max_age_days, 1) * interval '1 day'
+        order by d.received_at
+        limit bite
+    ),
+
+    gone as (
+        delete from dead_letter as d using doomed
+        where d.dead_letter_id = doomed.dead_letter_id
+        returning octet_length(d.raw) + row_bytes as size
+    )
+
+    select count(*), coalesce(sum(g.size), 0) into letters, bytes
+    from gone as g;
+    if letters > 0 then
+        return next;
+        return;
+    end if;
+    -- Read in passing: bytes that lie outside the row are not fetched for their length.
+    select coalesce(sum(octet_length(d.raw) + row_bytes), 0) - greatest(max_total_bytes, 1048576) into excess
+    from dead_letter as d;
+    if excess > 0 then
+        with oldest as (
+            select
+                d.dead_letter_id,
+                d.resolved_at is null as waits,
+                octet_length(d.raw) + row_bytes as size
+            from dead_letter as d
+            order by d.resolved_at is null, d.dead_letter_id
+            limit bite
+        ),
+
+        doomed as (
+            select o.dead_letter_id, sum(o.size) over (order by o.waits, o.dead_letter_id) - o.size as before
+            from oldest as o
+        ),
+
+        gone as (
+            delete from dead_letter as d using doomed
+            where d.dead_letter_id = doomed.dead_letter_id and doomed.before < least(excess, bite_bytes)
+            returning octet_length(d.raw) + row_bytes as size
+        )
+
+        select count(*), coalesce(sum(g.size), 0) into letters, bytes
+        from gone as g;
+    end if;
+    return next;
+end
+$$;
+
+ALTER FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) IS 'Deletes some dead letters that are too old or too many, resolved ones first; gives how many, and their bytes';
+
 CREATE FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -3349,6 +3420,7 @@ CREATE TABLE public.api_key (
     expires_at timestamp with time zone,
     revoked_at timestamp with time zone,
     last_used_at timestamp with time zone,
+    CONSTRAINT api_key_bound_check CHECK ((((meter_ids IS NULL) AND (vehicle_ids IS NULL)) OR ((scopes @> ARRAY['ingest'::text]) AND (NOT (scopes @> ARRAY['admin'::text])) AND ((COALESCE(cardinality(meter_ids), 0) + COALESCE(cardinality(vehicle_ids), 0)) > 0)))),
     CONSTRAINT api_key_key_id_check CHECK ((key_id ~ '^[a-z0-9]{12}$'::text)),
     CONSTRAINT api_key_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100))),
     CONSTRAINT api_key_scopes_check CHECK (((cardinality(scopes) > 0) AND (scopes <@ ARRAY['ingest'::text, 'read'::text, 'admin'::text]) AND (array_position(scopes, NULL::text) IS NULL))),
@@ -3357,7 +3429,7 @@ CREATE TABLE public.api_key (
 
 ALTER TABLE public.api_key OWNER TO fleetwatt_owner;
 
-COMMENT ON TABLE public.api_key IS 'Keys of the HTTP service; once there is one, every request needs a key';
+COMMENT ON TABLE public.api_key IS 'Keys of the HTTP service; once there was one, every request needs a key';
 
 COMMENT ON COLUMN public.api_key.key_id IS 'The public part of the key, by which it is looked up and named in logs';
 
@@ -3367,9 +3439,9 @@ COMMENT ON COLUMN public.api_key.scopes IS 'What it may do: ingest, read, admin'
 
 COMMENT ON COLUMN public.api_key.secret_sha256 IS 'SHA-256 of the secret part; 256 random bits need no slower hash';
 
-COMMENT ON COLUMN public.api_key.meter_ids IS 'Meters it may send readings of; with vehicle_ids null too: of any device';
+COMMENT ON COLUMN public.api_key.meter_ids IS 'Meters it may send readings of; null: none, or any device if both are null';
 
-COMMENT ON COLUMN public.api_key.vehicle_ids IS 'Vehicles it may send readings of; with meter_ids null too: of any device';
+COMMENT ON COLUMN public.api_key.vehicle_ids IS 'Vehicles it may send readings of; null: none, or any device if both are null';
 
 COMMENT ON COLUMN public.api_key.created_at IS 'When it was made';
 
@@ -3716,6 +3788,8 @@ CREATE INDEX dead_letter_device ON public.dead_letter USING btree (device_id, de
 
 CREATE INDEX dead_letter_received ON public.dead_letter USING btree (received_at);
 
+CREATE INDEX dead_letter_waiting ON public.dead_letter USING btree (dead_letter_id) WHERE (resolved_at IS NULL);
+
 CREATE INDEX efficiency_alert_meter ON public.efficiency_alert USING btree (meter_id, alert_id);
 
 CREATE UNIQUE INDEX efficiency_alert_open ON public.efficiency_alert USING btree (vehicle_id, meter_id) WHERE (closed_at IS NULL);
@@ -3900,6 +3974,9 @@ GRANT ALL ON FUNCTION public.note_refresh_failure(reason text) TO fleetwatt_serv
 REVOKE ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
 
@@ -4051,7 +4128,7 @@ GRANT SELECT ON TABLE public.api_key TO fleetwatt_service;
 
 GRANT UPDATE(last_used_at) ON TABLE public.api_key TO fleetwatt_service;
 
-GRANT SELECT,INSERT ON TABLE public.dead_letter TO fleetwatt_service;
+GRANT SELECT,INSERT,MAINTAIN ON TABLE public.dead_letter TO fleetwatt_service;
 
 GRANT UPDATE(resolved_at) ON TABLE public.dead_letter TO fleetwatt_service;
 

@@ -244,12 +244,3 @@ end
 $$;
 comment on procedure refresh_run (text, timestamptz, timestamptz, bigint []) is
 'Rolls up one run of hours and settles its log rows; commits; a step of refresh_rollups';
-
-grant execute on function
-close_hours(), raw_is_gone(text, timestamptz, timestamptz),
-note_chunks(text, timestamptz, timestamptz), rollup_work(text),
-finish_rollup(text, timestamptz, timestamptz, bigint[], boolean), note_refresh(), note_refresh_failure(text)
-to fleetwatt_service;
-grant execute on procedure
-refresh_rollups(integer, jsonb), refresh_run(text, timestamptz, timestamptz, bigint[])
-to fleetwatt_service;

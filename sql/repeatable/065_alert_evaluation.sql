@@ -216,5 +216,3 @@ end
 $$;
 comment on function evaluate_alerts() is
 'Opens, follows and closes efficiency alerts by the newest window of finished hours; called after each refresh';
-
-grant execute on function evaluate_alerts() to fleetwatt_service;

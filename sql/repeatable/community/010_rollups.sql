@@ -120,5 +120,4 @@ comment on view meter_daily_stored is
 'Days (UTC) of meters that are rolled up, where rollup_progress and rollup_stale say so';
 comment on view vehicle_daily_stored is
 'Days (UTC) of vehicles that are rolled up, where rollup_progress and rollup_stale say so';
-grant execute on procedure materialize_hours(text, timestamptz, timestamptz) to fleetwatt_service;
 grant execute on function refresh_is_scheduled() to fleetwatt_service;

@@ -1,0 +1,91 @@
+"""The short form of `just chaos`: each fault once, against one engine of real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service import paths
+from tests.chaos.faults import FAULTS
+from tests.chaos.ledger import Account, Ledger
+from tests.chaos.rounds import Result
+from tests.chaos.soak import is_flat
+
+# Other tests run beside this one: time alone must not fail it.
+_RECOVERY_MAX_S = 30.0
+_ON_ANY_ACCOUNT = [name for name, fault in FAULTS.items() if fault.in_short and not fault.small_disk]
+_AS_ROOT = [name for name, fault in FAULTS.items() if fault.small_disk]
+
+
+def chaos(tmp_path: Path, faults: list[str]) -> list[Result]:
+    """Run each of some faults once; a process of its own, since it may change its mounts."""
+    file = tmp_path / "chaos.json"
+    command = [
+        *(sys.executable, "-m", "tests.chaos", "--short", "--rounds", "1", "--faults", ",".join(faults)),
+        *("--recovery", str(_RECOVERY_MAX_S), "--json", str(file)),
+    ]
+    run = subprocess.run(
+        command, cwd=Path(paths.__file__).parents[1], capture_output=True, text=True, check=False, timeout=400
+    )
+    assert run.returncode == 0, run.stderr[-6000:]
+    return msgspec.json.decode(file.read_bytes(), type=list[Result])
+
+
+@pytest.mark.timeout(420)
+def test_nothing_is_lost_whatever_fails(tmp_path: Path) -> None:
+    """Nothing that was acknowledged is missing or stored twice, and each way in recovers by itself."""
+    results = chaos(tmp_path, _ON_ANY_ACCOUNT)
+    assert sorted(result.fault for result in results) == sorted(_ON_ANY_ACCOUNT)
+    for result in results:
+        assert result.account.acknowledged > 200, result
+        assert result.recovery_s.keys() == {"h0", "h1", "q"}, result
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_nothing_is_lost_when_the_disk_is_full(tmp_path: Path) -> None:
+    """The database runs out of room, gets it back, and nothing acknowledged is missing."""
+    [result] = chaos(tmp_path, _AS_ROOT)
+    assert result.account.acknowledged > 200, result
+
+
+def test_the_proof_itself_can_fail() -> None:
+    """A lost, a changed or a doubled reading, or an unwell answer, is named as a failure."""
+    ledger = Ledger("r")
+    key, _ = ledger.reading("h0-0", "meter")
+    good = Result(
+        fault="kill-worker",
+        seed="s",
+        account=Account(sent=1, acknowledged=1, stored=1),
+        recovery_s={"q": 1.0},
+        problems=[],
+        causes={},
+        exit_codes=[],
+        notes=[],
+        breaker=[],
+        backlog=None,
+        slowest_answer_s=0.1,
+    )
+    assert good.failures(10) == []
+    for account in (
+        Account(lost=[key]),
+        Account(changed=[key]),
+        Account(strangers=[key]),
+        Account(twice=1),
+        Account(states_wrong=["r-h0-0-m"]),
+        Account(letters=["refused"]),
+    ):
+        assert len(msgspec.structs.replace(good, account=account).failures(10)) == 1
+    assert len(msgspec.structs.replace(good, problems=["500"]).failures(10)) == 1
+    assert len(msgspec.structs.replace(good, recovery_s={"q": 11.0}).failures(10)) == 1
+
+
+def test_growth_is_told_from_flat_memory() -> None:
+    """Memory that levels off is flat; one that goes on growing is not."""
+    assert is_flat([100.0, 300.0, *[500.0] * 20, *[505.0] * 20])
+    assert not is_flat([float(mb) for mb in range(100, 700, 10)])

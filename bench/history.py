@@ -57,6 +57,10 @@ RAW = """
         (select coalesce(sum(kwh_delivered_dc), 0) from vehicle_reading
          where vehicle_id = %(id)s and recorded_at >= %(window_from)s and recorded_at < %(window_to)s)
 """
+METER_STATES = "insert into meter_state select 'METER-' || d, %s, 0.1, 230 from generate_series(1, %s) as d"
+VEHICLE_STATES = (
+    "insert into vehicle_state select 'VH-' || d, %s, 50, 0.1, 20 from generate_series(1, %s) as d"
+)
 ONE = "select kwh_ac, kwh_dc from vehicle_performance(%(id)s, %(window_from)s, %(window_to)s)"
 FLEET = "select sum(kwh_ac), sum(kwh_dc), count(*) from fleet_performance(%(window_from)s, %(window_to)s)"
 
@@ -70,13 +74,8 @@ def load(connection: psycopg.Connection[Any], vehicles: int, start: datetime, ho
     connection.execute(
         SESSIONS.encode(), {"start": start, "end": start + timedelta(hours=hours), "vehicles": vehicles}
     )
-    for table, device in (("meter_state", "METER"), ("vehicle_state", "VH")):
-        columns = "0.1, 230" if table == "meter_state" else "50, 0.1, 20"
-        connection.execute(
-            f"insert into {table} select '{device}-' || d, %s, {columns} "  # noqa: S608 - our own names
-            "from generate_series(1, %s) as d".encode(),
-            (start + timedelta(hours=hours), vehicles),
-        )
+    for state in (METER_STATES, VEHICLE_STATES):
+        connection.execute(state.encode(), (start + timedelta(hours=hours), vehicles))
 
 
 def timed(work: Callable[[int], object], times: int) -> dict[str, float]:

@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import uvloop
-from granian.constants import Interfaces, Loops
-from granian.http import HTTP1Settings
-from granian.server import Server
 from litestar import Litestar, get
 from litestar.response import Redirect
 
-from service import db, lifecycle, log
+from service import db, dsn, lifecycle, log
 from service import settings as settings_module
+from service.access.guard import Guard
+from service.access.listening import require_keys
 from service.alerts import http as alerts_http
 from service.alerts.delivery import Delivery
 from service.alerts.rules import database_settings
 from service.analytics import http as analytics_http
 from service.analytics.reads import Reads
 from service.analytics.series import Series
-from service.errors import DatabaseUnavailableError, SettingsError
+from service.broker import BrokerAddress
+from service.dead_letters import http as dead_letters_http
+from service.dead_letters.again import Again, submit_to
+from service.dead_letters.store import Letters
 from service.ingest import http as ingest_http
 from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
+from service.maintenance.dead_letters import DeadLetterBounds
 from service.maintenance.rollups import Rollups
 from service.sessions import http as sessions_http
 from service.sessions import messages as session_messages
 from service.sessions.store import Sessions
 from service.settings import Settings
-from service.web import apidocs, health, problems
+from service.web import apidocs, health, hosts, problems, server
+from service.web.edge import Edge
+from service.web.principal import PUBLIC, needs
+from service.web.problems import unavailable
 
 
-@get("/", include_in_schema=False)
+@get("/", include_in_schema=False, opt=needs(PUBLIC))
 async def home() -> Redirect:
     """Lead a person to the API page."""
     return Redirect("/api")
 
 
-def create_app(settings: Settings) -> Litestar:
-    """Wire the HTTP application; nothing connects before it starts, and it can start without a database."""
+def create_app(settings: Settings, *, served: bool = False) -> Litestar:
+    """Wire the HTTP application; nothing connects before it starts, and it can start without a database.
+
+    `served` says that it runs in a process of the HTTP server.
+    """
     pool = db.read_pool(settings)
     pipeline = Pipeline(settings, f"http/{settings.http_port}")
     reads = Reads(pool, settings)
     delivery = Delivery(settings, pool)
+    guard = Guard(settings, pool)
+    again = Again(settings, pool, submit_to(pipeline, settings))
+    jobs: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        Rollups(settings, database_settings(settings)).run,
+        DeadLetterBounds(settings).run,
+    ]
+    if served:
+        jobs.append(partial(server.cut_stalled, settings))
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -56,16 +73,19 @@ def create_app(settings: Settings) -> Litestar:
             async with (
                 pipeline,
                 delivery,
-                lifecycle.alongside(Rollups(settings, database_settings(settings)).run()),
+                guard.running(),
+                lifecycle.alongside(*(job() for job in jobs)),
             ):
                 yield
         finally:
             await pool.close()
 
-    async def check() -> None:
+    async def check() -> dict[str, str]:
+        breaker = pipeline.breaker.state.word
         if not pipeline.available:
-            raise DatabaseUnavailableError("the writers cannot reach the database")
+            raise unavailable("the writers cannot reach the database", breaker=breaker)
         await reads.ping()
+        return {"breaker": breaker}
 
     app = Litestar(
         route_handlers=[
@@ -74,17 +94,23 @@ def create_app(settings: Settings) -> Litestar:
             analytics_http.router(reads, Series(pool, settings)),
             alerts_http.router(pool),
             sessions_http.router(Sessions(pool)),
+            dead_letters_http.router(Letters(pool), again.take),
             health.router(check),
             *apidocs.routes(),
         ],
+        guards=[guard],
         lifespan=[lifespan],
         exception_handlers=problems.HANDLERS,
         openapi_config=apidocs.config(),
         request_max_body_size=settings.http_max_body_bytes,
+        cors_config=hosts.cors(settings),
         debug=False,
     )
     # The framework keeps paths in a set: sorted, two processes tell the same document.
     app.openapi_schema.paths = dict(sorted((app.openapi_schema.paths or {}).items()))
+    apidocs.describe_parameters(app.openapi_schema)
+    apidocs.tell_what_keys_answer(app.openapi_schema)
+    app.asgi_handler = Edge(app.asgi_handler, settings)
     return app
 
 
@@ -93,49 +119,22 @@ def asgi() -> Litestar:
     lifecycle.die_with_parent(signal.SIGTERM)
     settings = settings_module.load()
     log.configure(settings.log_level, settings.log_format)
-    return create_app(settings)
+    return create_app(settings, served=True)
 
 
 def serve(settings: Settings) -> None:
     """Run the HTTP service until SIGTERM or SIGINT. Raises SettingsError for an address that is not safe."""
-    db.require_url(settings)
-    try:
-        local = ipaddress.ip_address(settings.http_host).is_loopback
-    except ValueError:
-        local = settings.http_host == "localhost"
-    if not local:
-        raise SettingsError(
-            f"FLEETWATT_HTTP_HOST={settings.http_host}: without API keys the service listens on loopback "
-            "only; put a reverse proxy with authentication in front of it"
-        )
-    with socket.socket() as probe:
-        # The server shares its port with whoever listens on it already: say so instead.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.http_host, settings.http_port))
-        except OSError as error:
-            raise SettingsError(
-                f"cannot listen on {settings.http_host}:{settings.http_port} ({error.strerror}): "
-                "set FLEETWATT_HTTP_PORT to another port"
-            ) from None
-    log.get("http").info("listening", address=f"http://{settings.http_host}:{settings.http_port}")
-    Server(
-        "service.app:asgi",
-        factory=True,
-        interface=Interfaces.ASGI,
-        address=settings.http_host,
-        port=settings.http_port,
-        workers=1,
-        loop=Loops.uvloop,
-        websockets=False,
-        log_enabled=settings.log_level == "debug",
-        http1_settings=HTTP1Settings(header_read_timeout=10_000),
-        workers_kill_timeout=30,
-    ).serve()
+    dsn.warn_unprotected(db.require_url(settings))
+    require_keys(settings)
+    if settings.mqtt_url:
+        # Alerts go there: what is wrong with the settings is told before anything starts.
+        BrokerAddress.of(settings)
+    server.run("service.app:asgi", settings)
 
 
 def work(settings: Settings) -> None:
     """Run the MQTT worker until SIGTERM or SIGINT."""
+    dsn.warn_unprotected(db.require_url(settings))
     uvloop.run(_work(settings))
 
 
@@ -148,5 +147,6 @@ async def _work(settings: Settings) -> None:
     ):
         sessions = session_messages.SessionMessages(settings, pool)
         handlers = {session_messages.TOPIC: sessions.take}
-        async with lifecycle.alongside(Rollups(settings, database_settings(settings)).run(), sessions.run()):
+        rollups = Rollups(settings, database_settings(settings))
+        async with lifecycle.alongside(rollups.run(), DeadLetterBounds(settings).run(), sessions.run()):
             await Consumer(settings, pipeline, handlers).run(stop)

@@ -106,6 +106,7 @@ def settings(postgres: Postgres, database: str) -> Settings:
         database_url=postgres.url("fleetwatt_service", database),
         migrate_database_url=postgres.url("fleetwatt_owner", database),
         retry_max_s=0.2,
+        http_hosts="testserver.local",  # what Litestar's client calls us
     )
 
 

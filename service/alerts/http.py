@@ -14,6 +14,7 @@ from service.db import ReadPool, fetch_all
 from service.sql import query
 from service.web import parameters
 from service.web.answers import answer, cut_page
+from service.web.principal import KEY_SECURITY, READ, needs
 from service.web.problems import Problem
 
 # We made it: nothing to validate on each request.
@@ -74,4 +75,6 @@ def router(pool: ReadPool) -> Router:
         route_handlers=[list_alerts],
         dependencies={"alert_pool": Provide(lambda: pool, sync_to_thread=False)},
         tags=["Analytics"],
+        opt=needs(READ),
+        security=KEY_SECURITY,
     )

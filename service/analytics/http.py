@@ -14,6 +14,7 @@ from service.analytics.reads import Reads
 from service.analytics.series import Device, Series, Span, Width
 from service.web import parameters
 from service.web.answers import answer
+from service.web.principal import KEY_SECURITY, READ, needs
 from service.web.problems import Problem
 
 # We made it: nothing to validate on each request.
@@ -224,4 +225,6 @@ def router(reads: Reads, series: Series) -> Router:
             "series": Provide(lambda: series, sync_to_thread=False),
         },
         tags=["Analytics"],
+        opt=needs(READ),
+        security=KEY_SECURITY,
     )

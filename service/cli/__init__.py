@@ -24,6 +24,8 @@ _COMMANDS = {
     "simulate": "service.cli.simulate",
     "import": "service.cli.import_file",
     "sessions": "service.cli.sessions",
+    "key": "service.cli.key",
+    "dead-letters": "service.cli.dead_letters",
     "settings": "service.cli.settings",
     "install-servers": "service.cli.install_servers",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from service.cli.options import client_settings
-from service.errors import SettingsError
+from service.errors import DatabaseUnavailableError, SettingsError
 
 
 @click.command("migrate")
@@ -14,13 +14,19 @@ def command() -> None:
 
     Uses FLEETWATT_MIGRATE_DATABASE_URL (else FLEETWATT_DATABASE_URL), whose role may create roles.
     """
-    from service import migrations
+    import sqlalchemy.exc
+
+    from service import dsn, migrations
 
     settings = client_settings()
-    url = settings.migrate_database_url or settings.database_url
+    url = dsn.of_owner(settings)
     if not url:
         raise SettingsError("no database: set FLEETWATT_MIGRATE_DATABASE_URL to one that may create tables")
-    before, after = migrations.migrate(url, lambda text: click.echo(f"warning: {text}", err=True))
+    try:
+        before, after = migrations.migrate(url, lambda text: click.echo(f"warning: {text}", err=True))
+    except sqlalchemy.exc.OperationalError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise DatabaseUnavailableError(f"the database does not answer: {reason}") from None
     click.echo(
         f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"
     )

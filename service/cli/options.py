@@ -9,7 +9,9 @@ import msgspec
 import rich_click as click
 
 from service import settings as settings_module
+from service.access import key
 from service.embedded import instance
+from service.errors import SettingsError
 from service.settings import Settings
 
 data_dir_option = click.option(
@@ -36,6 +38,13 @@ def client_settings(data_dir: Path | None = None) -> Settings:
         mqtt_url=settings.mqtt_url or running.mqtt,
         http_port=running.http_port,
     )
+
+
+def own_api_key(settings: Settings) -> str:
+    """Give the key that our own requests send; SettingsError, without showing it, for what is none."""
+    if settings.api_key and key.parse(settings.api_key) is None:
+        raise SettingsError("FLEETWATT_API_KEY is no key: it is fw_, 12 characters, _ and 43 more")
+    return settings.api_key
 
 
 class Duration(click.ParamType[float]):

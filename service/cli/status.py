@@ -16,7 +16,7 @@ from service.cli.options import data_dir_option
 from service.embedded import instance
 from service.embedded.instance import Running
 from service.embedded.processes import started_at
-from service.settings import hide_password
+from service.secret import hide_password
 
 
 @click.command("status")

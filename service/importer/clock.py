@@ -104,7 +104,7 @@ class Clock:
             return self._parse(text)
         except ValueError:
             wanted = self._format or "2026-01-31T12:00:00Z"
-            message = f"{text!r} is not a timestamp of the form {wanted}"
+            message = f"{text[:80]!r} is not a timestamp of the form {wanted}"
             raise CellError(self._field, "wrong_type", message) from None
 
     def _passes(self, local: datetime) -> tuple[datetime, datetime]:

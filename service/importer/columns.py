@@ -159,7 +159,7 @@ def _no_number(field: str, column: str, cell: str, *, decimal_comma: bool = Fals
         hint = " with a decimal comma"
     elif not decimal_comma and _parse(cell.replace(",", ".")) is not None:
         hint = "; if the comma is a decimal point, add --decimal-comma"
-    return CellError(field, "wrong_type", f"column {column} holds {cell!r}, which is not a number{hint}")
+    return CellError(field, "wrong_type", f"column {column} holds {cell[:80]!r}, which is not a number{hint}")
 
 
 def _parse(text: str) -> float | None:

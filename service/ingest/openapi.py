@@ -15,7 +15,7 @@ from litestar.openapi.spec import (
 )
 
 from service.readings import MeterReading, VehicleReading
-from service.web.apidocs import json_answer, operation, problem
+from service.web.apidocs import an_array, json_answer, operation, problem
 
 METER_EXAMPLE: Final = {
     "meterId": "METER-001",
@@ -86,7 +86,7 @@ def _number() -> Schema:
 
 
 _COUNTS: Final = {"accepted": _number(), "duplicates": _number()}
-_REJECTED: Final = _array(
+_REJECTED: Final = an_array(
     Schema(
         type=OpenAPIType.OBJECT,
         properties={
@@ -104,6 +104,7 @@ _MANY: Final = json_answer(
 )
 _ERRORS: Final = {
     "400": problem("The body cannot be read, or nothing in it could be stored because of what it says"),
+    "408": problem("The body did not arrive in time"),
     "413": problem("Too many bytes or readings"),
     "415": problem("Neither JSON nor NDJSON, or an encoding other than gzip"),
     "503": problem("The database is away or the buffer is full: send again after Retry-After seconds"),

@@ -15,7 +15,8 @@ from service.sessions.model import NewAssignment, NewSession, SessionUpdate
 from service.sessions.store import Sessions
 from service.web import parameters
 from service.web.answers import answer, cut_page
-from service.web.bodies import decode_body
+from service.web.bodies import read_json
+from service.web.principal import KEY_SECURITY, READ, SESSIONS, needs
 from service.web.problems import Problem
 
 AnyRequest = Request[Any, Any, Any]
@@ -30,10 +31,15 @@ _TITLES: Final = {
 }
 
 
-@post("/v1/sessions", operation_class=openapi.ADD, summary="Start a session, or store a finished one")
+@post(
+    "/v1/sessions",
+    operation_class=openapi.ADD,
+    summary="Start a session, or store a finished one",
+    opt=needs(SESSIONS),
+)
 async def add_session(request: AnyRequest, sessions: InjectedSessions) -> Response[bytes]:
     """Store {"vehicleId", "meterId", "startedAt", "endedAt" (null while open), "sessionId" (optional)}."""
-    session, new = await sessions.add(decode_body(await request.body(), NewSession))
+    session, new = await sessions.add(await read_json(request, NewSession))
     return answer(session, 201 if new else 200)
 
 
@@ -51,11 +57,11 @@ async def list_sessions(
     """Give sessions that touch [from, to), by vehicle, by meter, open or ended; `next` goes into `after`."""
     size = parameters.page(limit, None, _LIMIT_MAX)["page_size"]
     start, end = parameters.open_window(from_, to)
-    last = await sessions.get(parameters.device("after", after)) if after else None
+    last = None if after is None else await sessions.get(parameters.device("after", after))
     found = await sessions.list(
         {
-            "vehicle_id": parameters.device("vehicleId", vehicle_id) if vehicle_id else None,
-            "meter_id": parameters.device("meterId", meter_id) if meter_id else None,
+            "vehicle_id": None if vehicle_id is None else parameters.device("vehicleId", vehicle_id),
+            "meter_id": None if meter_id is None else parameters.device("meterId", meter_id),
             "window_from": start,
             "window_to": end,
             "is_open": None if open_ is None else parameters.flag("open", open_),
@@ -68,14 +74,19 @@ async def list_sessions(
     return answer({"sessions": found, "next": at_end and at_end.session_id})
 
 
-@patch("/v1/sessions/{sessionId:str}", operation_class=openapi.CHANGE, summary="End or correct a session")
+@patch(
+    "/v1/sessions/{sessionId:str}",
+    operation_class=openapi.CHANGE,
+    summary="End or correct a session",
+    opt=needs(SESSIONS),
+)
 async def change_session(
     request: AnyRequest,
     sessions: InjectedSessions,
     session_id: Annotated[str, PathParameter(name="sessionId")],
 ) -> Response[bytes]:
     """Change what is given of {"endedAt", "startedAt", "vehicleId", "meterId"}; the rest stays."""
-    update = decode_body(await request.body(), SessionUpdate)
+    update = await read_json(request, SessionUpdate)
     if update == SessionUpdate():
         # A name that was mistyped must not look like a change that was made.
         message = 'nothing to change: give some of "endedAt", "startedAt", "vehicleId", "meterId"'
@@ -108,6 +119,7 @@ async def list_changes(
     "/v1/vehicles/{vehicleId:str}/meter",
     operation_class=openapi.ASSIGN,
     summary="Give a vehicle a meter until further notice",
+    opt=needs(SESSIONS),
 )
 async def assign_meter(
     request: AnyRequest,
@@ -118,7 +130,7 @@ async def assign_meter(
 
     On a meter that is the vehicle's already nothing changes: its session stays as it is.
     """
-    new = decode_body(await request.body(), NewAssignment)
+    new = await read_json(request, NewAssignment)
     return answer(await sessions.assign(parameters.device("vehicleId", vehicle_id), new))
 
 
@@ -158,4 +170,6 @@ def router(sessions: Sessions) -> Router:
         dependencies={"sessions": Provide(lambda: sessions, sync_to_thread=False)},
         exception_handlers={SessionError: _of_session},
         tags=["Sessions"],
+        opt=needs(READ),
+        security=KEY_SECURITY,
     )

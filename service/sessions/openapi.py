@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIType, RequestBody, Schema
+from litestar.openapi.spec import Example, OpenAPIMediaType, OpenAPIType, Reference, RequestBody, Schema
 
 from service.web.apidocs import (
     COUNT,
@@ -32,8 +32,12 @@ _SESSION: Final = an_object("Session", **_FIELDS)
 _EXAMPLE: Final = {"vehicleId": "VH-001", "meterId": "METER-001", "startedAt": "2026-01-31T12:00:00Z"}
 
 
-def _body(required: list[str], example: dict[str, Any]) -> RequestBody:
-    schema = Schema(type=OpenAPIType.OBJECT, properties=dict(_FIELDS), required=required or None)
+def _body(required: list[str], example: dict[str, Any], **more: Schema) -> RequestBody:
+    properties: dict[str, Reference | Schema] = {
+        name: schema for name, schema in _FIELDS.items() if name != "sessionId"
+    }
+    properties |= more
+    schema = Schema(type=OpenAPIType.OBJECT, properties=properties, required=required or None)
     media = OpenAPIMediaType(schema=schema, examples={"session": Example(value=example)})
     return RequestBody(required=True, content={"application/json": media})
 
@@ -74,16 +78,22 @@ _ASSIGN_BODY: Final = RequestBody(
 _BAD: Final = problem("The body or a parameter is not valid")
 _BUSY: Final = problem("The meter is taken in that time (the session is named), or the id is")
 
+_UNREAD: Final = {
+    "408": problem("The body did not arrive in time"),
+    "413": problem("The body is too large"),
+    "415": problem("The body is no JSON, or packed by something other than gzip"),
+}
+
 ADD: Final = operation(
     {
         "200": json_answer(_SESSION, "The same session was stored before"),
         "201": json_answer(_SESSION, "Stored"),
         "400": _BAD,
         "409": _BUSY,
-        "413": problem("The body is too large"),
+        **_UNREAD,
         "503": DATABASE_AWAY,
     },
-    _body(["vehicleId", "meterId", "startedAt"], _EXAMPLE),
+    _body(["vehicleId", "meterId", "startedAt"], _EXAMPLE, sessionId=or_null(_ID)),
 )
 CHANGE: Final = operation(
     {
@@ -91,7 +101,7 @@ CHANGE: Final = operation(
         "400": _BAD,
         "404": problem("There is no such session"),
         "409": _BUSY,
-        "413": problem("The body is too large"),
+        **_UNREAD,
         "503": DATABASE_AWAY,
     },
     _body([], {"endedAt": "2026-01-31T13:30:00Z"}),
@@ -116,7 +126,7 @@ ASSIGN: Final = operation(
         "409": problem(
             "The meter is taken, or an open session of the vehicle started too late (it is named)"
         ),
-        "413": problem("The body is too large"),
+        **_UNREAD,
         "503": DATABASE_AWAY,
     },
     _ASSIGN_BODY,

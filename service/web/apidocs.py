@@ -11,23 +11,28 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
-from litestar import Request, Response, get
+from litestar import Request, Response, Router, get
 from litestar.config.response_cache import CACHE_FOREVER
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import (
+    Components,
+    OpenAPI,
     OpenAPIFormat,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Parameter,
     RequestBody,
     Schema,
+    SecurityScheme,
     Tag,
 )
 from litestar.params import PathParameter
 
 from service import __version__
+from service.web.principal import PUBLIC, needs
 from service.web.problems import CONTENT_TYPE, Problem
 
 _PAGE: Final = b"""<!doctype html>
@@ -108,6 +113,12 @@ TIME: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 BAD_PARAMETER: Final = problem("A parameter is not valid")
 UNKNOWN_DEVICE: Final = problem("Nobody ever heard of this device")
 DATABASE_AWAY: Final = problem("The database is away: try again after Retry-After seconds")
+_OF_KEYS: Final = {
+    "401": problem("No key, or not a good one (missing_key, bad_key, revoked_key, expired_key)"),
+    "403": problem("The key lacks the scope, or is bound to other devices"),
+    "429": problem("Too many requests: come back after Retry-After seconds"),
+    "503": DATABASE_AWAY,
+}
 
 
 def operation(responses: dict[str, OpenAPIResponse], body: RequestBody | None = None) -> type[Operation]:
@@ -123,6 +134,37 @@ def operation(responses: dict[str, OpenAPIResponse], body: RequestBody | None = 
     return Described
 
 
+_ID: Final = Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9._:\-]+$", min_length=1, max_length=64)
+# By name, since a name means the same on every route. Their handlers read them as text, to say what is wrong.
+_PARAMETERS: Final = {
+    **dict.fromkeys(("vehicleId", "meterId", "sessionId"), _ID),
+    **dict.fromkeys(("from", "to", "since", "before"), TIME),
+    **dict.fromkeys(("atomic", "open"), BOOLEAN),
+    "limit": Schema(type=OpenAPIType.INTEGER, minimum=1),
+    "letterId": Schema(type=OpenAPIType.INTEGER, minimum=1),
+    "leastKwh": Schema(type=OpenAPIType.NUMBER, minimum=0),
+    "socBelow": Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=100),
+}
+
+
+def describe_parameters(document: OpenAPI) -> None:
+    """Say of each parameter what it must look like."""
+    for item in (document.paths or {}).values():
+        for described in (item.get, item.post, item.put, item.patch, item.delete):
+            for parameter in (described and described.parameters) or ():
+                if isinstance(parameter, Parameter):
+                    # None of them may be null: what is absent is left out.
+                    parameter.schema = _PARAMETERS.get(parameter.name, STRING)
+
+
+def tell_what_keys_answer(document: OpenAPI) -> None:
+    """Add to each operation that asks for a key what it answers where that is not good."""
+    for item in (document.paths or {}).values():
+        for described in (item.get, item.post, item.put, item.patch, item.delete):
+            if described is not None and described.security:
+                described.responses = {**_OF_KEYS, **(described.responses or {})}
+
+
 class _SwaggerPage(OpenAPIRenderPlugin):
     """Serves our page instead of the framework's, which loads its scripts from elsewhere."""
 
@@ -134,7 +176,13 @@ class _SwaggerPage(OpenAPIRenderPlugin):
         return _PAGE
 
 
-@get("/api/start.js", media_type="text/javascript", include_in_schema=False, cache=CACHE_FOREVER)
+@get(
+    "/api/start.js",
+    media_type="text/javascript",
+    include_in_schema=False,
+    cache=CACHE_FOREVER,
+    opt=needs(PUBLIC),
+)
 async def start_script() -> Response[bytes]:
     """Give the few lines that start Swagger UI."""
     return Response(content=_START, media_type="text/javascript")
@@ -146,19 +194,29 @@ def config() -> OpenAPIConfig:
         title="fleetwatt",
         version=__version__,
         description="Energy telemetry for EV fleets: billed AC against delivered DC.",
-        path="/api",
+        openapi_router=Router("/api", route_handlers=[], include_in_schema=False, opt=needs(PUBLIC)),
+        components=Components(
+            security_schemes={
+                "apiKey": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="A key such as fw_...; a service on loopback without keys asks for none",
+                )
+            }
+        ),
         render_plugins=[_SwaggerPage()],
         use_handler_docstrings=True,
         tags=[
             Tag(name="Ingest", description="Readings go in; a 2xx answer means committed"),
             Tag(name="Analytics", description="Latest states, energy and efficiency"),
             Tag(name="Sessions", description="Which vehicle drew from which meter, and when"),
+            Tag(name="Dead letters", description="What was refused, and trying it again"),
             Tag(name="Health", description="Probes and metrics"),
         ],
     )
 
 
-@get("/api/assets/{name:str}", include_in_schema=False)
+@get("/api/assets/{name:str}", include_in_schema=False, opt=needs(PUBLIC))
 async def asset(name: Annotated[str, PathParameter(name="name")]) -> Response[bytes]:
     """Give one of the two files that the page loads."""
     media_type = _ASSETS.get(name)

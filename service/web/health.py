@@ -14,10 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from service import __version__
 from service.web.answers import answer, rfc3339
 from service.web.apidocs import DATABASE_AWAY, STRING, TIME, an_object, json_answer, operation
-from service.web.problems import unavailable
+from service.web.principal import KEY_SECURITY, PUBLIC, READ, needs
+from service.web.problems import Problem, unavailable
 
-# Raises when the process cannot do its work right now.
-Check = Callable[[], Awaitable[None]]
+# Gives what to say beside "ok"; raises when the process cannot do its work right now.
+Check = Callable[[], Awaitable[dict[str, str]]]
 # We made it: nothing to validate on each request.
 InjectedCheck = NamedDependency[SkipValidation[Check]]
 
@@ -27,7 +28,9 @@ _ALIVE = operation(
 )
 _READY = operation(
     {
-        "200": json_answer(an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING), "Ready"),
+        "200": json_answer(
+            an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING, breaker=STRING), "Ready"
+        ),
         "503": DATABASE_AWAY,
     }
 )
@@ -58,13 +61,22 @@ async def live() -> Response[bytes]:
 async def ready(check: InjectedCheck) -> Response[bytes]:
     """Tell that the database answers and readings can be stored; 503 means: send traffic elsewhere."""
     try:
-        await check()
+        details = await check()
+    except Problem:
+        raise
     except Exception as error:
         raise unavailable("the database does not answer") from error
-    return answer(_body())
+    return answer(_body() | details)
 
 
-@get("/metrics", summary="Metrics for Prometheus", media_type=MediaType.TEXT)
+@get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    media_type=MediaType.TEXT,
+    # Of most use while the database is away.
+    opt=needs(READ, database=False),
+    security=KEY_SECURITY,
+)
 async def metrics() -> Response[bytes]:
     """Give the process's counters."""
     return Response(content=generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -77,4 +89,5 @@ def router(check: Check) -> Router:
         route_handlers=[health, live, ready, metrics],
         dependencies={"check": Provide(lambda: check, sync_to_thread=False)},
         tags=["Health"],
+        opt=needs(PUBLIC),
     )

@@ -30,7 +30,7 @@ def timestamp(name: str, text: str | None) -> datetime | None:
         raise Problem(
             400,
             "bad_parameter",
-            f"{name}={text!r} is not an RFC 3339 timestamp with a zone, such as 2026-01-31T12:00:00Z",
+            f"{name}={text[:80]!r} is not an RFC 3339 timestamp with a zone, such as 2026-01-31T12:00:00Z",
             field=name,
         ) from None
 
@@ -116,7 +116,9 @@ def zone(name: str, text: str | None) -> str:
     if text is None:
         return "UTC"
     if text not in _zones():
-        message = f"{name}={text!r} is no time zone: give an IANA name such as Europe/Zurich or Asia/Kolkata"
+        message = (
+            f"{name}={text[:80]!r} is no time zone: give an IANA name such as Europe/Zurich or Asia/Kolkata"
+        )
         raise Problem(400, "bad_parameter", message, field=name)
     return text
 

@@ -19,8 +19,11 @@ _BY_STATUS: Final = {
     400: ("bad-request", "The request cannot be understood"),
     404: ("not-found", "There is nothing here"),
     405: ("method-not-allowed", "This address does not take that method"),
+    408: ("timeout", "The request took too long"),
     413: ("too-large", "The request is too large"),
+    414: ("url-too-long", "The address is too long"),
     415: ("unsupported-media-type", "The content type is not supported"),
+    421: ("misdirected", "The request is not for this service"),
     429: ("too-many-requests", "Too many requests"),
     503: ("unavailable", "The engine cannot store or read right now"),
 }
@@ -53,8 +56,8 @@ class Problem(Exception):  # noqa: N818 - the field's own word
         self.headers = headers or {}
         self.extra = extra or {}
 
-    def response(self) -> Response[bytes]:
-        """Give the answer as it goes out."""
+    def body(self) -> bytes:
+        """Give the body of the answer."""
         body = {
             "type": _TYPE_PREFIX + self.code.replace("_", "-"),
             "title": self.title,
@@ -64,17 +67,21 @@ class Problem(Exception):  # noqa: N818 - the field's own word
         }
         if self.field is not None:
             body["field"] = self.field
+        return msgspec.json.encode(body | self.extra)
+
+    def response(self) -> Response[bytes]:
+        """Give the answer as it goes out."""
         return Response(
-            content=msgspec.json.encode(body | self.extra),
+            content=self.body(),
             status_code=self.status,
             media_type=CONTENT_TYPE,
             headers=self.headers,
         )
 
 
-def unavailable(detail: str) -> Problem:
-    """Give a 503 that says when to come back."""
-    return Problem(503, "unavailable", detail, headers={"Retry-After": str(_RETRY_AFTER_S)})
+def unavailable(detail: str, **extra: Any) -> Problem:
+    """Give a 503 that says when to come back; `extra` are further members of it."""
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(_RETRY_AFTER_S)}, extra=extra)
 
 
 def _of_problem(_request: Request[Any, Any, Any], error: Problem) -> Response[bytes]:
@@ -83,8 +90,11 @@ def _of_problem(_request: Request[Any, Any, Any], error: Problem) -> Response[by
 
 def _of_http(_request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     code, title = _BY_STATUS.get(error.status_code, ("refused", "The request was refused"))
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     detail = error.detail or title
-    return Problem(error.status_code, code, detail, title=title, headers=dict(error.headers or {})).response()
+    if error.status_code == 405 and "allow" in headers:
+        detail = f"this address takes {headers['allow']}"
+    return Problem(error.status_code, code, detail, title=title, headers=headers).response()
 
 
 def _of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

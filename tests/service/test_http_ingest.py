@@ -336,8 +336,6 @@ async def test_database_away(settings: Settings, owner: Owner) -> None:
                 assert int(response.headers["retry-after"]) > 0
             problem(await client.get("/health/ready"), 503, "unavailable")
             assert (await client.get("/health/live")).status_code == 200
-            refused = await client.post("/v1/telemetry", json=altered(meter(), voltage=-1))
-            problem(refused, 400, "out_of_range")
         assert await rows(owner, "select * from meter_reading") == []
         async with forwarding(port, int(known["port"] or 0)), asyncio.timeout(20):
             for _ in range(300):
@@ -346,7 +344,8 @@ async def test_database_away(settings: Settings, owner: Owner) -> None:
                     break
                 # Refused at once, without a turn of the loop: let the writer have one.
                 await asyncio.sleep(0.05)
-            assert (response.status_code, response.json()) == (201, ONE_DUPLICATE)
+            # Whether it takes a key is not known without the database: no request got any further.
+            assert (response.status_code, response.json()) == (201, ONE_STORED)
             assert len(await rows(owner, "select * from meter_reading")) == 1
 
 

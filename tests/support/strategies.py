@@ -95,7 +95,7 @@ async def serving(settings: Settings, **changes: Any) -> AsyncIterator[httpx.Asy
     """
     app = create_app(msgspec.structs.replace(settings, **changes))
     transport = httpx.ASGITransport(cast("Any", app))
-    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from service import settings as settings_module
 from service.errors import SettingsError
-from service.settings import PREFIX, Settings, describe, hide_password, load
+from service.secret import hide_password
+from service.settings import PREFIX, Settings, describe, load
 
 
 def test_every_setting_has_a_default_and_help() -> None:
@@ -84,6 +86,15 @@ def test_bad_value_names_the_variable(name: str, value: str) -> None:
         "postgresql:///fleetwatt?user=u&password=s3cret&host=h",
         "host=h user=u password=s3cret dbname=fleetwatt",
         "host=h password='s3cret word' dbname=fleetwatt",
+        "postgresql://user:a/s3cret@host/fleetwatt",
+        "postgresql://user:a#s3cret@host/fleetwatt",
+        "postgresql://user:a?s3cret@host/fleetwatt",
+        "postgresql://user@host/fleetwatt?sslkey=k&sslpassword=s3cret",
+        "postgresql://user:s3cret@[bad/fleetwatt",
+        "host=h password=a&s3cret dbname=fleetwatt",
+        r"host=h password=a\ s3cret dbname=fleetwatt",
+        r"host=h password='a\' s3cret' dbname=fleetwatt",
+        "host=h password='s3cret never closed",
         "mqtt://user:s3cret@broker",
         "mqtts://user:s3cret@broker:8883",
     ],
@@ -105,8 +116,52 @@ def test_an_address_without_a_password_is_shown_as_it_is(url: str) -> None:
 
 
 def test_no_setting_escapes_the_hiding() -> None:
-    """A setting whose name tells of a secret is one of those that are hidden."""
-    names = [field.name for field in msgspec.structs.fields(Settings)]
-    secrets = [name for name in names if any(word in name for word in ("password", "secret", "token", "key"))]
-    assert secrets == []
-    assert settings_module.PREFIX == "FLEETWATT_"
+    """A text whose name tells of a secret, or may hold a login, is marked as one: it is hidden."""
+    words = ("password", "secret", "token", "key", "url")
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.default, str) and not field.name.endswith("_file"):
+            value = "https://user:s3cret@host/s3cret" if "webhook" in field.name else "u://user:s3cret@host"
+            shown = " ".join(
+                " ".join(row) for row in describe(msgspec.structs.replace(Settings(), **{field.name: value}))
+            )
+            expected = any(word in field.name for word in words)
+            assert ("s3cret" not in shown) is expected, field.name
+
+
+def test_a_secret_may_be_a_file(tmp_path: Path) -> None:
+    """The line in the file is the secret, without the line end; it is hidden as if it had been a variable."""
+    file = tmp_path / "url"
+    for end in (b"", b"\n", b"\r\n"):
+        file.write_bytes(b"postgresql://user:s3cret@host/db" + end)
+        settings = load({"FLEETWATT_DATABASE_URL_FILE": str(file)})
+        assert settings.database_url == "postgresql://user:s3cret@host/db"
+    assert "s3cret" not in str(describe(settings))
+    # Nothing is named by an empty one, so the variable itself counts.
+    environment = {"FLEETWATT_DATABASE_URL_FILE": "", "FLEETWATT_DATABASE_URL": "postgresql://h/d"}
+    assert load(environment).database_url == "postgresql://h/d"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"s3cret\ns3cret", b"s3cret\n\n", b"s3cret\0", b"s3cret\xff", b"s3cret" * 20_000]
+)
+def test_a_file_without_a_secret(tmp_path: Path, content: bytes) -> None:
+    """What cannot be one secret is refused by the names of variable and file, never by what is in it."""
+    file = tmp_path / "url"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"^FLEETWATT_MQTT_URL_FILE: .*url") as caught:
+        load({"FLEETWATT_MQTT_URL_FILE": str(file)})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_files_that_do_not_serve(tmp_path: Path) -> None:
+    """No file, a folder, both ways at once, a file for what is no secret: each is refused by name."""
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(SettingsError, match=f"^FLEETWATT_DATABASE_URL_FILE: cannot read '{path}'"):
+            load({"FLEETWATT_DATABASE_URL_FILE": str(path)})
+    file = tmp_path / "url"
+    file.write_text("s3cret")
+    both = {"FLEETWATT_DATABASE_URL_FILE": str(file), "FLEETWATT_DATABASE_URL": "s3cret"}
+    with pytest.raises(SettingsError, match="DATABASE_URL and FLEETWATT_DATABASE_URL_FILE are both set"):
+        load(both)
+    with pytest.raises(SettingsError, match="unknown setting FLEETWATT_HTTP_PORT_FILE"):
+        load({"FLEETWATT_HTTP_PORT_FILE": str(file)})

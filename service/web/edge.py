@@ -1,0 +1,124 @@
+"""The outermost layer of the application: what holds for every request before it is routed, and every answer.
+
+It is no middleware of the framework's: those run behind its routing, so not for an address that it does not
+know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.settings import Settings
+from service.web.headers import SecurityHeaders
+from service.web.hosts import Hosts
+from service.web.problems import CONTENT_TYPE, Problem
+from service.web.room import BodyLimits, Budget, Room
+
+_URL_BYTES_MAX: Final = 8192
+_NO_METHOD: Final = "TRACE"
+
+
+def _routed_as(request: Any) -> str:
+    """Give the method by which a request finds its handler."""
+    method: str = request["method"]
+    if method == "HEAD":
+        # Whatever can be got has a head (RFC 9110, 9.3.2).
+        return "GET"
+    if method == "OPTIONS" and all(name != b"origin" for name, _ in request["headers"]):
+        # The framework lists but some of an address's methods; all of them where it refuses one.
+        return _NO_METHOD
+    return method
+
+
+class Edge:
+    """Wraps an application."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._headers = SecurityHeaders(tls=bool(settings.http_tls_cert_file))
+        self._hosts = Hosts(settings)
+        self._limits = BodyLimits.of(settings)
+        self._budget = Budget(settings.http_bodies_max_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request: refuse it here, or have it answered within its room."""
+        request: Any = scope
+        if request["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = request["method"]
+        request["method"] = _routed_as(request)
+        extra = self._headers.of(request["path"])
+
+        blank = asked == "HEAD"
+
+        async def send_out(message: Message) -> None:
+            nonlocal blank
+            sent: Any = message
+            if sent["type"] == "http.response.start":
+                own = dict(sent["headers"])
+                if b"GET" in own.get(b"allow", b""):
+                    own[b"allow"] += b", HEAD"
+                    sent["headers"] = list(own.items())
+                if asked == "OPTIONS" and request["method"] == _NO_METHOD and sent["status"] == 405:
+                    blank = True
+                    sent["status"] = 204
+                    sent["headers"] = [(b"allow", own[b"allow"])]
+                sent["headers"] = [*sent["headers"], *(pair for pair in extra if pair[0] not in own)]
+            elif blank:
+                sent["body"] = b""
+            await send(message)
+
+        if (problem := self._refusal(request)) is not None:
+            await _answer(problem, send_out)
+            return
+        room = Room(self._budget, self._limits, scope)
+        try:
+            await self._app(scope, receive, send_out)
+        finally:
+            room.give_back()
+
+    def _refusal(self, request: Any) -> Problem | None:
+        """Tell why a request is refused whatever it asks for, None if it is not."""
+        if len(request["raw_path"]) + len(request["query_string"]) > _URL_BYTES_MAX:
+            return Problem(414, "url_too_long", f"the address has more than {_URL_BYTES_MAX} bytes")
+        host = origin = site = b""
+        for name, value in request["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+        if not self._hosts.serves(host):
+            return Problem(
+                421,
+                "misdirected",
+                "this service does not answer for that host: use its own address, "
+                "or have the host added to FLEETWATT_HTTP_HOSTS",
+                field="host",
+            )
+        if not self._hosts.trusts(request["method"], host, origin, site):
+            return Problem(
+                403,
+                "cross_origin",
+                "a page of another origin may not change anything here: "
+                "have it added to FLEETWATT_HTTP_CORS_ORIGINS",
+                field="origin",
+            )
+        return None
+
+
+async def _answer(problem: Problem, send: Send) -> None:
+    body = problem.body()
+    headers = {"content-type": CONTENT_TYPE, "content-length": str(len(body)), **problem.headers}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})

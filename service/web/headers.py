@@ -1,0 +1,43 @@
+"""Security headers, on every answer: what a browser may do with it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_API_CSP: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+# Swagger UI: its own two scripts, its style sheet, and pictures that stand in the style sheet.
+_PAGE_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_ALWAYS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cache-Control": "no-store",
+    # In place of the server's own, which tells what it is.
+    "Server": "fleetwatt",
+}
+_HSTS: Final = {"Strict-Transport-Security": "max-age=31536000"}
+
+
+class SecurityHeaders:
+    """The headers of each kind of answer, made once."""
+
+    def __init__(self, *, tls: bool) -> None:
+        common = _ALWAYS | (_HSTS if tls else {})
+        self._api = _encode({**common, "Content-Security-Policy": _API_CSP})
+        self._page = _encode({**common, "Content-Security-Policy": _PAGE_CSP})
+
+    def of(self, path: str) -> Headers:
+        """Give the headers of what is at a path."""
+        return self._page if path in {"/api", "/api/"} else self._api
+
+
+def _encode(headers: dict[str, str]) -> Headers:
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())

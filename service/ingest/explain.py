@@ -6,19 +6,26 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from service.ingest.outcome import Rejection
 from service.ingest.shapes import METER, SHAPES, UNREADABLE, VEHICLE, Field, Shape
 from service.readings import Kind, Reading
 
-_RAW_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NAMES: Final = sorted({field.name for shape in SHAPES.values() for field in shape.fields})
+# The fields that we know, undecoded. Not a dict of all there are: 60 MiB of others took 1.1 GiB and 7 s, in
+# which nothing else was answered.
+_KNOWN: Final = msgspec.json.Decoder(
+    msgspec.defstruct("_Known", [(name, msgspec.Raw | UnsetType, UNSET) for name in _NAMES])
+)
 _WORDS: Final = {str: "a string", float: "a finite number", datetime: "an RFC 3339 timestamp with a zone"}
 
 
 def explain(part: bytes, index: int, kind: Kind | None, topic_id: str | None) -> Reading | Rejection:
     """Decode field by field: slower, but it names the field to blame and can take the id from the topic."""
     try:
-        raw = _RAW_OBJECT.decode(part)
+        known = _KNOWN.decode(part)
+        raw = {name: value for name in _NAMES if (value := getattr(known, name)) is not UNSET}
         shape = SHAPES[kind] if kind else _tell(raw)
     except _Refusal as refusal:
         return refusal.rejection(part, index, None, topic_id)

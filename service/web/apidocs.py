@@ -12,7 +12,6 @@ from importlib.resources import files
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, Router, get
-from litestar.config.response_cache import CACHE_FOREVER
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import (
@@ -176,13 +175,8 @@ class _SwaggerPage(OpenAPIRenderPlugin):
         return _PAGE
 
 
-@get(
-    "/api/start.js",
-    media_type="text/javascript",
-    include_in_schema=False,
-    cache=CACHE_FOREVER,
-    opt=needs(PUBLIC),
-)
+# Not cached by the framework: it keeps an answer for each query string, so anybody could fill the memory.
+@get("/api/start.js", media_type="text/javascript", include_in_schema=False, opt=needs(PUBLIC))
 async def start_script() -> Response[bytes]:
     """Give the few lines that start Swagger UI."""
     return Response(content=_START, media_type="text/javascript")

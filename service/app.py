@@ -12,7 +12,7 @@ import uvloop
 from litestar import Litestar, get
 from litestar.response import Redirect
 
-from service import db, dsn, lifecycle, log
+from service import db, dsn, lifecycle, log, metrics
 from service import settings as settings_module
 from service.access.guard import Guard
 from service.access.listening import require_keys
@@ -140,6 +140,8 @@ def work(settings: Settings) -> None:
 
 async def _work(settings: Settings) -> None:
     stop = lifecycle.stop_requested()
+    if settings.worker_metrics_port:
+        metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
     async with (
         db.read_pool(settings) as pool,
         Pipeline(settings, f"mqtt/{settings.mqtt_client_id}") as pipeline,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from service.errors import SettingsError
 
 READINGS: Final = Counter("fleetwatt_readings", "Readings by what became of them", ["kind", "result"])
 REJECTED: Final = Counter(
@@ -76,3 +78,17 @@ ALERT_DELIVERIES: Final = Counter(
     "Alert events by channel: delivered, failed (to be tried again), given_up",
     ["channel", "result"],
 )
+
+
+def serve(host: str, port: int) -> None:
+    """Answer /metrics for a process that has no HTTP service, from a thread that ends with it.
+
+    Raises SettingsError where it cannot listen.
+    """
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}:{port} ({error.strerror}): "
+            "set FLEETWATT_WORKER_METRICS_PORT to another port"
+        ) from None

@@ -65,8 +65,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Stable client id of this worker: the broker keeps its messages under it"),
     ] = "fleetwatt-0"
     mqtt_share: Annotated[
-        str, Meta(description="Shared subscription that all workers join; empty: this is the only worker")
-    ] = "fleetwatt"
+        str,
+        Meta(description="Shared subscription that several workers join, say fleetwatt; empty: the only one"),
+    ] = ""
+    worker_metrics_port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="Port at which a worker answers /metrics; 0 for none"),
+    ] = 0
+    worker_metrics_host: Annotated[
+        str, Meta(description="Address of that port; it asks for no key, so mind who can reach it")
+    ] = "127.0.0.1"
     mqtt_receive_maximum: Annotated[
         int, Meta(ge=1, le=65535, description="Messages the broker may have in flight to a worker")
     ] = 4000
@@ -281,7 +289,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(pattern="^(auto|json|text)$", description="json, text, or auto: text on a terminal")
     ] = "auto"
 
+    def __repr__(self) -> str:
+        """Show what was set, secrets hidden: a traceback or a log may show it."""
+        shown = (
+            f"{field.name}={secret.hide(_mark(field), str(getattr(self, field.name)))!r}"
+            for field in _FIELDS
+            if getattr(self, field.name) != field.default
+        )
+        return f"Settings({', '.join(shown)})"
 
+
+# What belongs to the broker at mqtt_url, and to no other.
+BROKER_CREDENTIALS: Final = (
+    "mqtt_user",
+    "mqtt_password",
+    "mqtt_ca_file",
+    "mqtt_client_cert_file",
+    "mqtt_client_key_file",
+)
 _FIELDS: Final = msgspec.structs.fields(Settings)
 
 

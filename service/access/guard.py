@@ -82,6 +82,8 @@ class Guard:
         if not await self._required(last_known=last_known):
             return EVERYBODY
         address = connection.client.host if connection.client else ""
+        key: Key | None = None
+        found: Believed[StoredKey] | None = None
         try:
             key = _sent_key(connection)
             found = await self._find(key.key_id, address, last_known=last_known)
@@ -92,7 +94,7 @@ class Guard:
                 raise _too_many(
                     "too many requests without a good key came from your address", wait_s
                 ) from None
-            await self._rates.count_refused(address)
+            await self._rates.count_refused(address, looked_up=key is not None and found is None)
             raise
         now = monotonic()
         if found is not None and now - found.used_at >= _NOTED_EVERY_S:
@@ -113,7 +115,7 @@ class Guard:
     async def _find(self, key_id: str, address: str, *, last_known: bool) -> Believed[StoredKey] | None:
         # Keys that were good once pass, whoever else is at the same address (behind a proxy, all are).
         if not self._cache.answers(key_id):
-            wait_s = await self._rates.wait_of_address_s(address)
+            wait_s = await self._rates.wait_of_address_s(address, look_up=True)
             if wait_s:
                 raise _too_many("too many requests without a good key came from your address", wait_s)
         try:

@@ -31,6 +31,10 @@ def client_settings(data_dir: Path | None = None) -> Settings:
     running = instance.find_running(settings, data_dir)
     if running is None:
         return settings
+    if not settings.mqtt_url:
+        # These are for a broker of the user's own.
+        nothing = dict.fromkeys(settings_module.BROKER_CREDENTIALS, "")
+        settings = msgspec.structs.replace(settings, **nothing)
     return msgspec.structs.replace(
         settings,
         database_url=settings.database_url or running.service_database,

@@ -18,6 +18,7 @@ from service.dead_letters.letter import Letter
 from service.errors import DatabaseUnavailableError
 from service.ingest.decode import decode, decode_lines
 from service.ingest.foreign import FOREIGN_DEVICE, refuse_foreign
+from service.ingest.letters import MANY_REFUSED
 from service.ingest.outcome import Decoded, Outcome, Rejection
 from service.ingest.pipeline import Pipeline
 from service.readings import TimeRule
@@ -144,17 +145,17 @@ class Again:
             return decode(letter.raw, rule, kind=_kind(topic), topic_id=topic["id"], **options)
         if letter.origin.startswith("mqtt:"):
             return _unknown_topic(letter)
-        if route := _ROUTE.fullmatch(letter.origin):
-            decoded = decode(letter.raw, rule, kind=_kind(route), **options)
-            if letter.code == "too_many_readings" and decoded.whole and not decoded.readings:
-                # The one refusal of a whole payload in lines (NDJSON) that another setting can mend.
-                lines = decode_lines(letter.raw, rule, kind=_kind(route), **options)
-                return lines if lines.readings else decoded
+        imported = letter.origin.startswith("import:")
+        route = _ROUTE.fullmatch(letter.origin)
+        if imported and letter.raw.lstrip()[:1] != b"{":
+            return "a line of a CSV file means nothing without its columns: import the file again"
+        if imported or route:
+            kind = _kind(route) if route else None
+            decoded = decode(letter.raw, rule, kind=kind, **options)
+            if letter.code == MANY_REFUSED and decoded.whole:
+                # Not an array: they came in lines (NDJSON).
+                return decode_lines(letter.raw, rule, kind=kind, **options)
             return decoded
-        if letter.origin.startswith("import:"):
-            if letter.raw.lstrip()[:1] != b"{":
-                return "a line of a CSV file means nothing without its columns: import the file again"
-            return decode(letter.raw, rule, **options)
         return "nothing is known of how to read what came from there"
 
     async def _sender(self, key_id: str) -> Principal | None:

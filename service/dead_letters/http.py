@@ -17,14 +17,13 @@ from service.dead_letters.replay import Replay, Take
 from service.dead_letters.store import PORTION_BYTES, Letters
 from service.web import parameters
 from service.web.answers import answer, cut_page
-from service.web.bodies import decode_body, read_body
+from service.web.bodies import read_json
 from service.web.principal import ADMIN, KEY_SECURITY, needs
 from service.web.problems import Problem
 
 AnyRequest = Request[Any, Any, Any]
 _PAGE_MAX: Final = 1000
 _PAGE_DEFAULT: Final = "100"
-_BODY_MAX: Final = 64 * 1024
 
 LetterId = Annotated[int, Meta(ge=1, le=ID_MAX)]
 
@@ -134,7 +133,7 @@ async def replay_dead_letters(request: AnyRequest, dead_letters: Injected) -> Re
     `stored`, `duplicates` and `refused` the readings in them; `results` tells the first 500 letters. While
     there are `more`, `next` goes into `after`. A 503 may come after a part is done: send the request again.
     """
-    asked = _read(*await read_body(request, most=_BODY_MAX))
+    asked = await read_json(request, ReplayRequest)
     replay = Replay(dead_letters.letters, dead_letters.take)
     by = {
         name: getattr(asked, name) for name in ("kind", "device_id", "code", "origin", "from_", "to", "after")
@@ -145,22 +144,6 @@ async def replay_dead_letters(request: AnyRequest, dead_letters: Injected) -> Re
         return answer(await replay.those(asked.ids))
     after = by.pop("after")
     return answer(await replay.matching(filters(**by), asked.limit, after=after))
-
-
-def _read(body: bytes, is_lines: bool) -> ReplayRequest:
-    """Decode the body of a replay; a filter whose name was mistyped must not mean all letters."""
-    if is_lines:
-        message = "this address takes one JSON object: send application/json"
-        raise Problem(415, "unsupported_media_type", message, field="content-type")
-    try:
-        return decode_body(body, ReplayRequest)
-    except Problem as problem:
-        if problem.code != "wrong_shape" or body.lstrip()[:1] != b"{":
-            raise
-    known = {field.encode_name for field in msgspec.structs.fields(ReplayRequest)}
-    [unknown, *_] = sorted(set(msgspec.json.decode(body, type=dict[str, msgspec.Raw])) - known)
-    message = f"there is no filter {unknown!r}; there are {', '.join(sorted(known))}"
-    raise Problem(400, "unknown_field", message, field=unknown)
 
 
 def router(letters: Letters, take: Take) -> Router:

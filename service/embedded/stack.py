@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from service import migrations
+from service import settings as settings_module
 from service.embedded import instance, mosquitto, postgres
 from service.embedded.account import server_account
 from service.embedded.instance import Process, Running
@@ -152,10 +153,12 @@ class Stack:
         environment = {
             # What the user set for servers of his own, also as files, is not meant here.
             **{f"{PREFIX}{name}_FILE": "" for name in ("DATABASE_URL", "MIGRATE_DATABASE_URL", "MQTT_URL")},
+            **dict.fromkeys((f"{PREFIX}{name.upper()}" for name in settings_module.BROKER_CREDENTIALS), ""),
+            f"{PREFIX}MQTT_PASSWORD_FILE": "",
             PREFIX + "DATABASE_URL": self.running.service_database,
             PREFIX + "MIGRATE_DATABASE_URL": "",
             PREFIX + "MQTT_URL": self.running.mqtt,
-            # One worker needs no shared subscription, and Mosquitto 2.0 forgets those at a restart.
+            # It is the only worker.
             PREFIX + "MQTT_SHARE": "",
             PREFIX + "HTTP_HOST": "127.0.0.1",
             # On loopback, and everything beside it expects plain HTTP.

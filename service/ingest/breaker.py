@@ -55,7 +55,8 @@ class Breaker:
         """Tell how it stands right now; a try that hangs opens it without anybody's doing."""
         if self._tripped:
             return State.HALF_OPEN if self._under_way else State.OPEN
-        oldest = min(self._under_way.values(), default=None)
+        # A copy: /metrics of a worker asks from another thread.
+        oldest = min(list(self._under_way.values()), default=None)
         if oldest is not None and time.monotonic() - oldest > self._stall_s:
             return State.OPEN
         return State.CLOSED

@@ -7,7 +7,8 @@ by itself, and only a reading that fails is taken apart field by field to name t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +21,7 @@ from service.readings import Kind, Reading, TimeRule, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"
 _OBJECT, _ARRAY = 0x7B, 0x5B
+_INLINE_BYTES: Final = 64 * 1024
 # More than these nobody sends who has no more readings than allowed.
 _LINES_A_READING: Final = 4
 _VALUES_A_READING: Final = 20
@@ -77,6 +79,15 @@ def decode(
     return _unreadable(
         body, "wrong_shape", 'expected a reading, an array of readings, or {"readings": [...]}'
     )
+
+
+async def beside(body: bytes, decoding: Callable[[], Decoded]) -> Decoded:
+    """Run a decoding of `body`, in a thread if it is large.
+
+    Tens of thousands of bad readings, which are taken apart one by one, would hold up everybody else for a
+    second.
+    """
+    return decoding() if len(body) < _INLINE_BYTES else await asyncio.to_thread(decoding)
 
 
 def decode_lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final, NamedTuple
 
 from litestar import Request, Response, Router, post
@@ -10,7 +11,7 @@ from litestar.params import QueryParameter, SkipValidation
 
 from service.errors import AtomicRefusedError, IngestError
 from service.ingest import openapi
-from service.ingest.decode import decode, decode_lines
+from service.ingest.decode import beside, decode, decode_lines
 from service.ingest.foreign import refuse_foreign
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
@@ -45,10 +46,8 @@ class Intake(NamedTuple):
         body, is_lines = await read_body(request)
         rule = TimeRule.of(self.settings)
         limit = self.settings.http_max_readings
-        if is_lines:
-            decoded = decode_lines(body, rule, kind=kind, max_readings=limit)
-        else:
-            decoded = decode(body, rule, kind=kind, max_readings=limit)
+        how = decode_lines if is_lines else decode
+        decoded = await beside(body, partial(how, body, rule, kind=kind, max_readings=limit))
         await Room.of(request).take(_weight(decoded))
         _check_shape(decoded, shape, is_lines=is_lines)
         caller = principal_of(request)

@@ -20,7 +20,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 from service import lifecycle, log
 from service.broker import BrokerAddress, BrokerRefusedError, explain_tls, words
 from service.errors import SettingsError
-from service.ingest.decode import decode
+from service.ingest.decode import beside, decode
 from service.ingest.mqtt_link import LeftUnacknowledged, Link, Take
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
@@ -163,7 +163,8 @@ class Consumer:
             if handler is not None:
                 await handler(topic, bytes(payload))
             else:
-                await self._pipeline.submit(self._decode(topic, bytes(payload)), f"mqtt:{topic}"[:1000])
+                decoded = await beside(payload, lambda: self._decode(topic, bytes(payload)))
+                await self._pipeline.submit(decoded, f"mqtt:{topic}"[:1000])
 
     @contextmanager
     def _held(self, size: int) -> Iterator[None]:

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection, errors
 
 from service.errors import AtomicRefusedError
 from service.ingest.buffer import Submission
+from service.ingest.letters import letter_columns
 from service.ingest.outcome import Outcome, Rejection
 from service.ingest.refusals import conflict
 from service.ingest.streams import METER, VEHICLE, Stream
@@ -122,6 +123,9 @@ async def store(
 
     Gives what became of the readings, and whether the straight way was open. Raises psycopg.Error as it
     comes; AtomicRefusedError (nothing is stored) when an all-or-nothing submission holds a conflict.
+
+    Without a `batch` the entries are a part of one whose letters come later, all at once: the last call
+    gets that batch, no entries, and in `failed` the conflicts of all parts too.
     """
     parts = sort_entries(entries)
     async with connection.transaction():
@@ -135,7 +139,8 @@ async def store(
             raise AtomicRefusedError([entry.place for entry, _ in conflicts])
         for part in written:
             await _update_state(connection, part, writer)
-        await _insert_dead_letters(connection, batch, conflicts + failed)
+        if batch:
+            await _insert_dead_letters(connection, batch, conflicts + failed)
     return written, straight
 
 
@@ -218,28 +223,15 @@ async def _update_state(connection: Connection, part: Written, writer: str) -> N
 
 
 async def _insert_dead_letters(connection: Connection, batch: list[Submission], failed: list[Failed]) -> None:
-    letters = [
+    refused = [
         (submission, rejection)
         for submission in batch
         if submission.keep_refused and not submission.atomic
         for rejection in submission.rejections
     ]
-    letters += [(entry.submission, rejection) for entry, rejection in failed if entry.submission.keep_refused]
-    if letters:
-        await connection.execute(query("insert_dead_letters"), _letter_columns(letters))
-
-
-def _letter_columns(letters: list[tuple[Submission, Rejection]]) -> dict[str, list[Any]]:
-    return {
-        "origin": [submission.origin.replace("\0", "") for submission, _ in letters],
-        "kind": [rejection.kind for _, rejection in letters],
-        "device_id": [rejection.device_id for _, rejection in letters],
-        "code": [rejection.code for _, rejection in letters],
-        "field": [rejection.field for _, rejection in letters],
-        "message": [rejection.message.replace("\0", "") for _, rejection in letters],
-        "raw": [rejection.raw[: submission.raw_limit] for submission, rejection in letters],
-        "raw_size": [len(rejection.raw) for _, rejection in letters],
-    }
+    refused += [(entry.submission, rejection) for entry, rejection in failed if entry.submission.keep_refused]
+    if refused:
+        await connection.execute(query("insert_dead_letters"), letter_columns(refused))
 
 
 def outcomes(batch: list[Submission], written: list[Written], failed: list[Failed]) -> list[Outcome]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -85,7 +86,7 @@ class Writer:
         for piece in pieces:
             await self._isolate(piece, isolation)
         isolation.check()
-        await self._persist(batch, [], isolation.failed)
+        await self._persist(batch, [], isolation.failed, conflicts=isolation.conflicts)
         return isolation.written, isolation.failed
 
     async def _isolate(self, entries: list[Entry], isolation: _Isolation) -> None:
@@ -108,6 +109,7 @@ class Writer:
         entries: list[Entry],
         failed: list[Failed],
         *,
+        conflicts: Sequence[Failed] = (),
         tries_of_unknown: int = _TRIES_OF_UNKNOWN,
     ) -> list[Written]:
         """Run the transaction until it commits or is refused for good; the breaker makes the pauses.
@@ -120,7 +122,9 @@ class Writer:
             straight = self._insert_first == 0
             try:
                 async with self._breaker.attempt():
-                    written, straight_open = await self._try(batch, entries, failed, straight=straight)
+                    written, straight_open = await self._try(
+                        batch, entries, [*conflicts, *failed], straight=straight
+                    )
             except AtomicRefusedError:
                 raise
             except (psycopg.Error, OSError) as error:
@@ -203,6 +207,11 @@ class _Isolation:
         """Note a part that the database took."""
         self.written += written
         self._readings_stored += readings
+
+    @property
+    def conflicts(self) -> list[Failed]:
+        """The conflicts in what was stored, of which there are no letters yet."""
+        return [conflict for part in self.written for conflict in part.conflicts]
 
     def refused(self, entry: Entry, error: psycopg.Error) -> None:
         """Note a reading that the database does not take alone either.

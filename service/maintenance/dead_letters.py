@@ -18,10 +18,10 @@ _COUNT_S: Final = 60.0
 _TURN_S: Final = 600.0
 # Growth, as a share of what is allowed, that calls for a turn before its time.
 _EARLY: Final = 8
-# So few that a bite is done in a moment, whatever the size of the letters.
-_BITE: Final = 5000
+# Each bite begins with a look at all letters, and so many are gone in some seconds, whatever their size.
+_BITE: Final = 250_000
 # After so many the room is made free, even while more letters come in than go.
-_BITES: Final = 50
+_BITES: Final = 10
 _TIMEOUT_S: Final = 600.0
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -39,36 +39,54 @@ class DeadLetterBounds:
         # which was pruned before makes the table no larger, for a while.
         self._bytes_since = 0
         self._newest = 0
+        self._connection: Connection | None = None
 
     async def run(self) -> NoReturn:
         """Look, count and prune for ever; what goes wrong is logged, and tried again next time."""
-        await lifecycle.repeat(self.look, _LOOK_S, _log, "prune_failed")
+        try:
+            await lifecycle.repeat(self.look, _LOOK_S, _log, "prune_failed")
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connection, which is kept from look to look."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
     async def look(self) -> None:
         """See how much came; prune when it is much or time. Then tell how much there is.
 
         Raises psycopg.Error, OSError.
         """
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                if self._connection is None:
+                    url = db.require_url(self._settings)
+                    self._connection = await db.writer_connection(url, "dead letters")
+                await self._look(self._connection)
+        except BaseException:
+            # It may be broken, or in the middle of a query.
+            await self.close()
+            raise
+
+    async def _look(self, connection: Connection) -> None:
         now = time.monotonic()
-        async with (
-            asyncio.timeout(_TIMEOUT_S),
-            await db.writer_connection(db.require_url(self._settings), "dead letters") as connection,
-        ):
-            grown, self._newest = await _one(
-                connection, query("dead_letter_growth"), {"after_letter": self._newest}
-            )
-            self._bytes_since += grown
-            much = self._bytes_since > self._settings.dead_letter_max_total_bytes // _EARLY
-            if not self._pruned_at or much or now - self._pruned_at > _TURN_S:
-                if await self._prune(connection):
-                    self._bytes_since = 0
-                self._pruned_at = now
-            [size] = await _one(connection, query("dead_letter_disk_bytes"))
-            if not self._counted_at or now - self._counted_at > _COUNT_S:
-                [waiting] = await _one(connection, query("count_waiting_dead_letters"))
-                metrics.DEAD_LETTERS_WAITING.set(waiting)
-                self._counted_at = now
+        grown, self._newest = await _one(
+            connection, query("dead_letter_growth"), {"after_letter": self._newest}
+        )
+        self._bytes_since += grown
+        much = self._bytes_since > self._settings.dead_letter_max_total_bytes // _EARLY
+        if not self._pruned_at or much or now - self._pruned_at > _TURN_S:
+            if await self._prune(connection):
+                self._bytes_since = 0
+            self._pruned_at = now
+        [size] = await _one(connection, query("dead_letter_disk_bytes"))
         metrics.DEAD_LETTER_DISK_BYTES.set(size)
+        if not self._counted_at or now - self._counted_at > _COUNT_S:
+            [waiting] = await _one(connection, query("count_waiting_dead_letters"))
+            metrics.DEAD_LETTERS_WAITING.set(waiting)
+            self._counted_at = now
 
     async def _prune(self, connection: Connection) -> bool:
         """Delete in bites, make the room free for new letters, and tell whether nothing is left to delete."""

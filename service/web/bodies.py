@@ -150,4 +150,9 @@ def _blame(body: bytes, struct: type[msgspec.Struct]) -> Problem:
             msgspec.json.decode(raw[name], type=field.type)
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
             return Problem(400, "bad_value", f'"{name}" is not valid: {error}', field=name)
-    return Problem(400, "wrong_shape", "the body does not fit together")
+    known = {field.encode_name for field in msgspec.structs.fields(struct)}
+    # A name that was mistyped must not count as left out.
+    if struct.__struct_config__.forbid_unknown_fields and (unknown := min(set(raw) - known, default=None)):
+        message = f"there is no field {unknown[:100]!r}; there are {', '.join(sorted(known))}"
+        return Problem(400, "unknown_field", message, field=unknown[:100])
+    return Problem(400, "wrong_shape", "the body does not fit together: is a field in it twice?")

@@ -20,6 +20,8 @@ create index dead_letter_code on dead_letter (code, dead_letter_id);
 create index dead_letter_device on dead_letter (device_id, dead_letter_id) where device_id is not null;
 -- squawk-ignore require-concurrent-index-creation
 create index dead_letter_waiting on dead_letter (dead_letter_id) where resolved_at is null;
+-- squawk-ignore require-concurrent-index-creation
+create index dead_letter_resolved on dead_letter (dead_letter_id) where resolved_at is not null;
 
 -- A replay notes what came of it; what was refused, and why at first, stays as it was.
 grant update (resolved_at, replayed_at, replays, replay_error) on dead_letter to fleetwatt_service;

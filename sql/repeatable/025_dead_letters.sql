@@ -3,6 +3,7 @@
 -- Deletes what is too old, then what there is too much of: resolved letters first, the oldest first. A bite at a
 -- time, so that no transaction lasts; nothing but the rows that go is locked. A letter counts for the bytes that are
 -- kept of it and for its row and index entries: a flood of tiny ones would otherwise take many times what is allowed.
+-- What is too much is summed up in each bite, so bites are best large: one is nearly always all of a turn.
 -- Whoever asks for less than a day or a mebibyte is not followed: a wrong setting cannot empty the table.
 create or replace function prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint)
 returns table (letters bigint, bytes bigint)
@@ -14,6 +15,9 @@ declare
     row_bytes constant bigint := 500;
     bite_bytes constant bigint := 268435456;
     excess bigint;
+    last_letter bigint;
+    went bigint;
+    went_bytes bigint;
 begin
     letters := 0;
     bytes := 0;
@@ -44,30 +48,57 @@ begin
     -- Read in passing: bytes that lie outside the row are not fetched for their length.
     select coalesce(sum(octet_length(d.raw) + row_bytes), 0) - greatest(max_total_bytes, 1048576) into excess
     from dead_letter as d;
+    excess := least(excess, bite_bytes);
     if excess > 0 then
-        with oldest as (
+        -- Up to which letter: each of the two is read in the order of an index of its own.
+        select max(o.dead_letter_id) into last_letter
+        from (
             select
-                d.dead_letter_id,
-                d.resolved_at is null as waits,
-                octet_length(d.raw) + row_bytes as size
-            from dead_letter as d
-            order by d.resolved_at is null, d.dead_letter_id
-            limit bite
-        ),
-
-        doomed as (
-            select o.dead_letter_id, sum(o.size) over (order by o.waits, o.dead_letter_id) - o.size as before
-            from oldest as o
-        ),
-
-        gone as (
-            delete from dead_letter as d using doomed
-            where d.dead_letter_id = doomed.dead_letter_id and doomed.before < least(excess, bite_bytes)
+                r.dead_letter_id,
+                sum(r.size) over (order by r.dead_letter_id rows unbounded preceding) - r.size as before
+            from (
+                select d.dead_letter_id, octet_length(d.raw) + row_bytes as size
+                from dead_letter as d
+                where d.resolved_at is not null
+                order by d.dead_letter_id
+                limit bite
+            ) as r
+        ) as o
+        where o.before < excess;
+        with gone as (
+            delete from dead_letter as d
+            where d.resolved_at is not null and d.dead_letter_id <= last_letter
             returning octet_length(d.raw) + row_bytes as size
         )
 
         select count(*), coalesce(sum(g.size), 0) into letters, bytes
         from gone as g;
+    end if;
+    if excess > bytes and letters < bite then
+        select max(o.dead_letter_id) into last_letter
+        from (
+            select
+                w.dead_letter_id,
+                sum(w.size) over (order by w.dead_letter_id rows unbounded preceding) - w.size as before
+            from (
+                select d.dead_letter_id, octet_length(d.raw) + row_bytes as size
+                from dead_letter as d
+                where d.resolved_at is null
+                order by d.dead_letter_id
+                limit bite - letters
+            ) as w
+        ) as o
+        where o.before < excess - bytes;
+        with gone as (
+            delete from dead_letter as d
+            where d.resolved_at is null and d.dead_letter_id <= last_letter
+            returning octet_length(d.raw) + row_bytes as size
+        )
+
+        select count(*), coalesce(sum(g.size), 0) into went, went_bytes
+        from gone as g;
+        letters := letters + went;
+        bytes := bytes + went_bytes;
     end if;
     return next;
 end

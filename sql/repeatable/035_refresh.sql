@@ -244,3 +244,6 @@ end
 $$;
 comment on procedure refresh_run (text, timestamptz, timestamptz, bigint []) is
 'Rolls up one run of hours and settles its log rows; commits; a step of refresh_rollups';
+
+-- Answers ask that, too.
+grant execute on function raw_is_gone(text, timestamptz, timestamptz) to fleetwatt_service;

@@ -56,24 +56,24 @@ def main(
         raise click.UsageError(f"no such fault: {', '.join(unknown)}; there are {', '.join(FAULTS)}")
     console = Console(stderr=True, width=140)
     seed = seed or secrets.token_hex(4)
-    may_mount = _own_mounts() if any(FAULTS[name].small_disk for name in chosen) else False
-    if not may_mount and any(FAULTS[name].small_disk for name in chosen):
-        console.print("skipped: full-disk needs root, to mount a small tmpfs")
+    if any(FAULTS[name].small_disk for name in chosen) and not _own_mounts():
+        chosen = [name for name in chosen if not FAULTS[name].small_disk]
+        console.print("skipped: full disks need root, to mount a small tmpfs")
     results: list[Result] = []
     try:
-        for small_disk in (False, True):
-            names = [name for name in chosen if FAULTS[name].small_disk is small_disk]
-            if names and (may_mount or not small_disk):
-                engine = Engine(services=services, workers=workers, small_disk=small_disk)
-                engine.logs = logs and logs / ("small-disk" if small_disk else "main")
-                asyncio.run(_play_all(engine, names, rounds, seed, short, results, console))
+        for name, many, small_disk in dict.fromkeys(_engine(name, workers) for name in chosen):
+            names = [fault for fault in chosen if _engine(fault, workers) == (name, many, small_disk)]
+            engine = Engine(services=services, workers=many, small_disk=small_disk)
+            engine.logs = logs and logs / name
+            asyncio.run(_play_all(engine, names, rounds, seed, short, results, console))
     except KeyboardInterrupt:
         console.print("stopped; so far:")
-    report.show(results, console)
+    report.show(results, console, seed)
     wrong = [(result, result.failures(recovery_max_s)) for result in results]
     for result, failures in wrong:
         for failure in failures:
-            console.print(f"FAILED {result.fault} --seed {result.seed}: {failure}", highlight=False)
+            again = f"--seed {seed} --faults {result.fault}"
+            console.print(f"FAILED {result.fault} {result.seed} ({again}): {failure}", highlight=False)
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     sys.exit(1 if any(failures for _, failures in wrong) or not results else 0)
@@ -99,10 +99,18 @@ async def _play_all(
             recovered = ", ".join(f"{way} {seconds:.1f}" for way, seconds in result.recovery_s.items())
             console.print(
                 f"{name} {round_seed}: sent {account.sent}, acknowledged {account.acknowledged}, "
-                f"stored {account.stored}, lost {len(account.lost)}, recovered after {recovered} s"
+                f"stored {account.stored}, lost {len(account.lost)}, refused {account.refused}, "
+                f"letters {account.letters}, sessions {account.sessions}, recovered after {recovered} s"
                 + "".join(f"; {note}" for note in result.notes),
                 highlight=False,
             )
+
+
+def _engine(fault: str, workers: int) -> tuple[str, int, bool]:
+    """Tell what engine a fault wants: a name for it, how many workers, and whether on small disks."""
+    alone, small_disk = FAULTS[fault].alone or workers == 1, FAULTS[fault].small_disk
+    name = "small-disk" if small_disk else "alone" if alone else "sharing"
+    return name, 1 if alone else workers, small_disk
 
 
 def _own_mounts() -> bool:

@@ -23,12 +23,12 @@ from service import migrations
 from service.embedded import mosquitto, postgres
 from service.embedded.processes import Child
 from service.settings import PREFIX
-from tests.chaos.proxy import Proxy
 from tests.support import servers
+from tests.support.proxy import Proxy
 
 GRACE_S: Final = 20.0
 _READY_S: Final = 60.0
-_SMALL_DISK: Final = "320m"
+_SMALL_DISKS: Final = {"data": "320m", "wal": "160m"}
 _READINGS: Final = """
 create schema chaos
 create view reading as
@@ -50,17 +50,23 @@ class Process(Child):
 
     exit_code: int | None = None
 
-    def has_logged(self, event: str) -> bool:
-        """Tell whether the present process has logged an event."""
+    @property
+    def logged(self) -> int:
+        """How much has been logged so far, in bytes."""
+        return self._log_file.stat().st_size
+
+    def has_logged(self, event: str, since: int | None = None) -> bool:
+        """Tell whether an event has been logged by the present process, or since so much was logged."""
         with self._log_file.open(errors="replace") as log_file:
-            log_file.seek(self._log_start)
+            log_file.seek(self._log_start if since is None else since)
             return event in log_file.read()
 
 
 class Engine:
     """PostgreSQL, Mosquitto, services and workers; between them proxies that faults can reach.
 
-    With `small_disk` the database lives on a small tmpfs, whose mount must be this process's own.
+    One worker subscribes by itself, several share. With `small_disk` the database lives on a small tmpfs and
+    its write-ahead log on another one; such mounts must be this process's own.
     """
 
     def __init__(
@@ -80,7 +86,8 @@ class Engine:
         self.broker_proxy = Proxy(self.mqtt_port)
         # Where the logs of all processes go at the end, if anywhere.
         self.logs: Path | None = None
-        self.disk: Path | None = None
+        # The small disks, if there are any: where the data is, and where the write-ahead log is.
+        self.disks: dict[str, Path] = {}
         self.folder = Path()
 
     @property
@@ -127,6 +134,7 @@ class Engine:
         await self._begin_servers()
         for number, port in enumerate(self._http_ports):
             self._prepare(f"serve-{number}", "serve", {"HTTP_PORT": str(port)})
+        # Mosquitto 2.0 forgets shared subscriptions at a restart, and drops what comes before they are back.
         share = "chaos" if self._workers > 1 else ""
         for number in range(self._workers):
             self._prepare(
@@ -141,16 +149,14 @@ class Engine:
         changed = {"shared_buffers": "256MB"}
         data = self.folder / "postgres"
         if self._small_disk:
-            self.disk = self.folder / "disk"
-            self.disk.mkdir()
-            options = f"size={_SMALL_DISK},mode=0711"
-            mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.disk)]
-            await asyncio.to_thread(subprocess.run, mount, check=True)
-            self._stack.callback(subprocess.run, ["umount", "-l", str(self.disk)], check=True)
-            data = self.disk / "postgres"
-            # Or the write-ahead log alone would outgrow the disk.
+            for name, size in _SMALL_DISKS.items():
+                await asyncio.to_thread(self._mount, name, size)
+            data = self.disks["data"] / "postgres"
+            # Or it would outgrow its disk by itself.
             changed |= {"max_wal_size": "64MB", "min_wal_size": "32MB"}
         await asyncio.to_thread(postgres.initialise, self._root, data, servers.PASSWORD, servers.ACCOUNT)
+        if self._small_disk:
+            await asyncio.to_thread(_move, data / "pg_wal", self.disks["wal"] / "pg_wal")
         command = postgres.command_line(self._root, data, self.db_port, changed)
         self._start["postgres"] = lambda: Process(
             "postgres",
@@ -175,6 +181,14 @@ class Engine:
         await asyncio.to_thread(migrations.migrate, owner)
         async with self.admin() as connection:
             await connection.execute(_READINGS)
+
+    def _mount(self, name: str, size: str) -> None:
+        disk = self.disks[name] = self.folder / name
+        disk.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0711", "tmpfs", str(disk)], check=True
+        )
+        self._stack.callback(subprocess.run, ["umount", "-l", str(disk)], check=True)
 
     def _prepare(self, name: str, command: str, changed: dict[str, str]) -> None:
         database = self.database_proxy.port if self._proxied else self.db_port
@@ -240,6 +254,13 @@ class Engine:
             if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
         raise ProcessLookupError(f"{name} has no process that serves")
+
+
+def _move(folder: Path, place: Path) -> None:
+    """Move a folder with its owner to another file system, and leave a link."""
+    subprocess.run(["cp", "-a", str(folder), str(place)], check=True)
+    shutil.rmtree(folder)
+    folder.symlink_to(place)
 
 
 def descendants(parent: int) -> list[int]:

@@ -115,36 +115,48 @@ async def cut_connections(harm: Harm) -> None:
 
 
 async def fill_disk(harm: Harm) -> None:
-    """Fill the disk under the database; free it again a while after the database has felt it."""
-    assert harm.engine.disk is not None
-    ballast = harm.engine.disk / "ballast"
+    """Fill the disk under the tables: the database refuses what needs another page."""
+    await _fill_up(harm, "data")
+
+
+async def fill_wal(harm: Harm) -> None:
+    """Fill the disk under the write-ahead log: the database panics, and starts again once there is room."""
+    await _fill_up(harm, "wal")
+
+
+async def _fill_up(harm: Harm, disk: str) -> None:
+    """Fill a disk; free it again a while after the database has felt it."""
+    ballast = harm.engine.disks[disk] / "ballast"
     database = harm.engine.processes["postgres"]
+    since = database.logged
     loop = asyncio.get_running_loop()
     began, felt_at = loop.time(), None
-    try:
-        if harm.random.random() < 0.5:
-            # The write-ahead log must then grow as well, which ends the server instead of a statement.
-            async with harm.engine.admin() as connection:
-                for _ in range(6):
-                    await asyncio.to_thread(_fill, ballast)
-                    await connection.execute("select pg_logical_emit_message(false, 'chaos', 'fill')")
-                    await connection.execute("select pg_switch_wal()")
-    except psycopg.Error:
-        felt_at = loop.time()
     try:
         while felt_at is None or loop.time() - felt_at < harm.lasts_s:
             # Again and again: a server that restarts frees some, and would find room.
             await asyncio.to_thread(_fill, ballast)
+            if felt_at is None and disk == "wal":
+                await _press(harm.engine)
             await asyncio.sleep(0.2)
-            if felt_at is None and database.has_logged("No space left on device"):
+            if felt_at is None and database.has_logged("No space left on device", since):
                 felt_at = loop.time()
             if felt_at is None and loop.time() - began > _FELT_S:
                 harm.problems.append("the database did not notice that its disk was full")
                 return
     finally:
         ballast.unlink()
-        # Without room for its log the server panics and recovers; without room for a table it refuses.
-        harm.notes.append("PANIC" if database.has_logged("PANIC") else "no PANIC")
+    panics = database.has_logged("PANIC", since)
+    harm.notes.append("PANIC" if panics else "no PANIC")
+    if disk == "wal" and not panics:
+        harm.problems.append("the write-ahead log had no room, and the database did not panic")
+
+
+async def _press(engine: Engine) -> None:
+    """Use up a segment of the write-ahead log: the room that was laid by lasts for some."""
+    with contextlib.suppress(psycopg.Error, OSError):
+        async with engine.admin() as connection:
+            await connection.execute("select pg_logical_emit_message(false, 'chaos', 'fill')")
+            await connection.execute("select pg_switch_wal()")
 
 
 def _fill(ballast: Path) -> None:
@@ -222,29 +234,35 @@ class Fault(NamedTuple):
     short_s: float = 0.0
     # How many times a round of the full form plays it: those that take no time, more often.
     often: int = 3
-    # Devices of the broker may miss readings that it acknowledged.
+    # Devices of the broker may miss what it acknowledged.
     excuses_mqtt: bool = False
+    # Mosquitto forgets shared subscriptions: only publishers that read why it drops a message lose none.
+    needs_reason: bool = False
+    # Wants an engine of one worker, which does not share.
+    alone: bool = False
     small_disk: bool = False
-    # Part of the short form: what takes long by its nature is not.
+    # Part of the short form: what takes long by its nature, or is covered by another one, is not.
     in_short: bool = True
-    # Long enough, even in the short form, for the circuit breaker to open.
+    # Long enough, even in the short form, for the circuit breaker to open, and for a backlog.
     opens_breaker: bool = False
 
 
 FAULTS: Final = {
-    "kill-service": Fault(kill_service),
-    "kill-worker": Fault(kill_worker),
+    "kill-service": Fault(kill_service, in_short=False),
+    "kill-worker": Fault(kill_worker, in_short=False),
     "kill-postmaster": Fault(kill_postmaster),
-    "kill-backend": Fault(kill_backend),
-    "restart-broker": Fault(restart_broker),
-    "freeze-database": Fault(freeze_database, 20.0, 4.0, often=1),
+    "kill-backend": Fault(kill_backend, in_short=False),
+    "restart-broker": Fault(restart_broker, needs_reason=True),
+    "restart-broker-alone": Fault(restart_broker, alone=True, often=2),
+    "freeze-database": Fault(freeze_database, 20.0, 4.0, often=1, in_short=False),
     "kill-while-frozen": Fault(kill_while_frozen, 6.0, 3.0, often=1),
     "stop-while-frozen": Fault(stop_while_frozen, 30.0, often=1, in_short=False),
     "cut-connections": Fault(cut_connections, 8.0, 2.0, often=1),
     "slow-database": Fault(slow_database, 15.0, 1.5, often=1),
     "rolling-restart": Fault(rolling_restart),
     "database-down": Fault(database_down, 60.0, 3.0, often=1, opens_breaker=True),
-    "lock-table": Fault(lock_table, 15.0, 1.5, often=1),
-    "kill-broker": Fault(kill_broker, excuses_mqtt=True, in_short=False),
-    "full-disk": Fault(fill_disk, 10.0, 3.0, often=1, small_disk=True),
+    "lock-table": Fault(lock_table, 15.0, 1.5, often=1, in_short=False),
+    "kill-broker": Fault(kill_broker, excuses_mqtt=True, needs_reason=True, often=1, in_short=False),
+    "full-disk": Fault(fill_disk, 10.0, 2.0, often=1, small_disk=True),
+    "full-wal": Fault(fill_wal, 10.0, 2.0, often=1, small_disk=True),
 }

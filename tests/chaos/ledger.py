@@ -1,4 +1,4 @@
-"""The ledger: every reading that was sent, what was acknowledged, and how both compare with the rows."""
+"""The ledger: everything that was sent, what was acknowledged, and how both compare with the tables."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def micros_now() -> int:
     return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
+def moment(micros: int) -> str:
+    """Write a moment, given in microseconds since 1970, as devices do."""
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
+
+
 def _values(key: Key) -> tuple[float, float]:
     """Derive the two values of a reading from its key, so that a row tells whether it is the one sent."""
     draw = crc32(f"{key[0]}|{key[1]}".encode())
@@ -29,7 +34,11 @@ def _values(key: Key) -> tuple[float, float]:
 
 
 class Account(msgspec.Struct, kw_only=True):
-    """How the ledger and the database compare; what should not be is listed, the first of each."""
+    """How the ledger and the database compare; what should not be is listed, the first of each.
+
+    `refused` counts what was bad and acknowledged as such, `letters` the dead letters found for it,
+    `not_kept` what HTTP refused while the database was away: the sender is told, and no letter is owed.
+    """
 
     sent: int = 0
     acknowledged: int = 0
@@ -39,46 +48,82 @@ class Account(msgspec.Struct, kw_only=True):
     changed: list[Key] = []
     strangers: list[Key] = []
     states_wrong: list[str] = []
-    letters: list[str] = []
+    refused: int = 0
+    letters: int = 0
+    not_kept: int = 0
+    letters_lost: list[str] = []
+    letters_wrong: list[str] = []
+    sessions: int = 0
+    sessions_wrong: list[str] = []
+
+
+class Trip(msgspec.Struct):
+    """A session over MQTT: what was sent of it, and which of its ends were acknowledged."""
+
+    meter_id: str
+    started_at: int
+    ended_at: int = 0
+    start_taken: bool = False
+    end_taken: bool = False
 
 
 class Ledger:
     """Makes readings that are all different, and remembers what became of them.
 
-    `name` starts the id of each device. Keys are (device id, microseconds since 1970).
+    `name` starts the id of each device. Keys are (device id, microseconds since 1970). `bad` has the bytes
+    of what must be refused, with the code that it must get; `refused` what was acknowledged of that; and
+    `told` what HTTP has refused, which keeps that as a dead letter only if it can at that moment: when.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.sent: dict[Key, str] = {}
         self.acknowledged: set[Key] = set()
+        self.bad: dict[bytes, str] = {}
+        self.refused: set[bytes] = set()
+        self.told: dict[bytes, float] = {}
+        self.trips: dict[str, Trip] = {}
         self._last: dict[str, int] = {}
+
+    def tick(self, device_id: str) -> int:
+        """Give the time in microseconds since 1970, later for each call about a device."""
+        micros = max(micros_now(), self._last.get(device_id, 0) + 1)
+        self._last[device_id] = micros
+        return micros
 
     def reading(self, device: str, kind: str, *, named: bool = True) -> tuple[Key, dict[str, Any]]:
         """Make the next reading of a device, now; `named` puts the device's id into it."""
         device_id = f"{self.name}-{device}-{kind[0]}"
-        micros = max(micros_now(), self._last.get(device_id, 0) + 1)
-        self._last[device_id] = micros
-        key = (device_id, micros)
+        key = (device_id, self.tick(device_id))
+        self.sent[key] = kind
+        return key, self.body(key, kind, named=named)
+
+    def body(self, key: Key, kind: str, *, named: bool = True) -> dict[str, Any]:
+        """Give what is sent of a reading."""
         first, second = _values(key)
-        when = (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
         if kind == "meter":
             body: dict[str, Any] = {"kwhConsumedAc": first, "voltage": second}
         else:
             body = {"kwhDeliveredDc": first, "soc": second, "batteryTemp": 20.5}
         if named:
-            body[f"{kind}Id"] = device_id
-        self.sent[key] = kind
-        return key, {**body, "timestamp": when}
+            body[f"{kind}Id"] = key[0]
+        return {**body, "timestamp": moment(key[1])}
 
     def acknowledge(self, keys: list[Key]) -> None:
         """Note that the engine, or the broker, took readings over."""
         self.acknowledged.update(keys)
 
-    async def account(self, connection: AsyncConnection[Any], *, excused: str | None = None) -> Account:
+    async def account(
+        self,
+        connection: AsyncConnection[Any],
+        *,
+        excused: str | None = None,
+        away: tuple[float, float] = (0.0, 0.0),
+    ) -> Account:
         """Hold the ledger against the tables.
 
-        Devices whose name goes on with `excused` may miss acknowledged readings: they are not counted lost.
+        What names a device that goes on with `excused` may be missing though it was acknowledged: it is not
+        counted lost. Between the two moments of `away` HTTP need not keep what it refuses.
         """
         account = Account(sent=len(self.sent), acknowledged=len(self.acknowledged))
         found: set[Key] = set()
@@ -93,21 +138,58 @@ class Ledger:
             elif (row[2], row[3]) != _values(key):
                 account.changed.append(key)
         account.stored = len(found)
-        missing = sorted(self.acknowledged - found)
-        if excused is not None:
-            missing = [key for key in missing if not key[0].startswith(f"{self.name}-{excused}")]
-        account.lost = missing
+        excuse = f"{self.name}-{excused}" if excused is not None else "\0"
+        account.lost = [key for key in sorted(self.acknowledged - found) if not key[0].startswith(excuse)]
         account.states_wrong = await self._wrong_states(connection, newest)
-        account.letters = await self._letters(connection)
+        await self._judge_letters(connection, account, excuse, away)
+        known = await self._sessions(connection)
+        account.sessions = len(known)
+        account.sessions_wrong = [
+            f"{name}: {trip}, but {known.get(name)} is there"
+            for name, trip in self.trips.items()
+            if not name.startswith(excuse) and not _fits(trip, known.get(name))
+        ]
         return account
 
-    def missing(self, stored: int) -> int:
-        """Give how many acknowledged readings cannot be among so many stored ones yet."""
-        return max(0, len(self.acknowledged) - stored)
+    async def is_there(self, connection: AsyncConnection[Any]) -> tuple[bool, int]:
+        """Tell whether all that was acknowledged is there, and how much of it is."""
+        rows = {(row[0], int(row[1])) for row in await self._rows(connection)}
+        letters = {raw for raw, _ in await self._letters(connection)}
+        known = await self._sessions(connection)
+        fitting = sum(_fits(trip, known.get(name)) for name, trip in self.trips.items())
+        there = self.acknowledged <= rows and self.refused <= letters and fitting == len(self.trips)
+        return there, len(rows) + len(letters) + fitting
 
-    async def count(self, connection: AsyncConnection[Any]) -> int:
-        """Count this ledger's rows."""
-        return len(await self._rows(connection))
+    async def _judge_letters(
+        self, connection: AsyncConnection[Any], account: Account, excuse: str, away: tuple[float, float]
+    ) -> None:
+        letters = set(await self._letters(connection))
+        kept = {raw for raw, _ in letters}
+        account.refused = len(self.refused | self.told.keys())
+        account.letters = len(kept & self.bad.keys())
+        account.letters_wrong = [str(letter) for letter in letters if self.bad.get(letter[0]) != letter[1]]
+        for raw in sorted((self.refused | self.told.keys()) - kept):
+            if raw not in self.refused and away[0] <= self.told[raw] <= away[1]:
+                account.not_kept += 1
+            elif excuse.encode() not in raw:
+                account.letters_lost.append(str(raw))
+
+    async def _letters(self, connection: AsyncConnection[Any]) -> list[tuple[bytes, str]]:
+        cursor = await connection.execute(
+            "select raw, code from public.dead_letter "
+            "where device_id like %(like)s or position(%(inside)s::bytea in raw) > 0",
+            {"like": f"{self.name}-%", "inside": f"{self.name}-".encode()},
+        )
+        return [(bytes(row[0]), row[1]) for row in await cursor.fetchall()]
+
+    async def _sessions(self, connection: AsyncConnection[Any]) -> dict[str, tuple[str, int, int]]:
+        cursor = await connection.execute(
+            "select session_id, meter_id, extract(epoch from lower(during)) * 1000000, "
+            "coalesce(extract(epoch from upper(during)) * 1000000, 0) "
+            "from public.charging_session where session_id like %s",
+            [f"{self.name}-%"],
+        )
+        return {row[0]: (row[1], int(row[2]), int(row[3])) for row in await cursor.fetchall()}
 
     async def _rows(self, connection: AsyncConnection[Any]) -> list[tuple[Any, ...]]:
         result: list[tuple[Any, ...]] = []
@@ -130,13 +212,13 @@ class Ledger:
                     wrong.discard(key[0])
         return sorted(wrong)
 
-    async def _letters(self, connection: AsyncConnection[Any]) -> list[str]:
-        cursor = await connection.execute(
-            "select origin || ': ' || message from dead_letter "
-            "where device_id like %(name)s or convert_from(raw, 'utf8') like %(inside)s",
-            {"name": f"{self.name}-%", "inside": f"%{self.name}-%"},
-        )
-        return [row[0] for row in await cursor.fetchall()]
+
+def _fits(trip: Trip, row: tuple[str, int, int] | None) -> bool:
+    """Tell whether a session is stored as far as it was acknowledged, and as it was sent."""
+    if row is None:
+        return not trip.start_taken
+    ends = {trip.ended_at} if trip.end_taken else {0, trip.ended_at}
+    return row[:2] == (trip.meter_id, trip.started_at) and row[2] in ends
 
 
 async def uncounted(connection: AsyncConnection[Any]) -> int:

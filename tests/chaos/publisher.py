@@ -1,44 +1,54 @@
-"""A publisher of MQTT 5 at QoS 1, small enough to see that it counts only what the broker took.
+"""A publisher of MQTT 3.1.1 or 5 at QoS 1, small enough to see that it counts only what the broker took.
 
-Unlike gmqtt's, it reads the reason of an acknowledgement: Mosquitto answers 16 (no matching subscribers)
-to what it drops, after a restart and before the workers have subscribed again, and such a message must be
-sent again.
+Of version 5, it reads the reason of an acknowledgement, unlike gmqtt's: Mosquitto answers 16 (no matching
+subscribers) to what it drops, after a restart and before workers that share have subscribed again, and such
+a message must be sent again. An acknowledgement of 3.1.1 has no reason: such a publisher cannot know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import struct
 from collections import Counter, deque
+from random import Random
 from typing import Final
 
 import msgspec
 
-from tests.chaos.ledger import Key, Ledger
+from tests.chaos import poison
+from tests.chaos.ledger import Key, Ledger, Trip, moment
+from tests.support.mqtt_raw import CONNACK, PUBACK, PUBLISH, packet, read_packet, text
 
 # Brokers take at least 20 in flight by default.
 _WINDOW: Final = 20
 _PATIENCE_S: Final = 10.0
-_PUBACK: Final = 0x40
-_CONNACK: Final = 0x20
 _NO_SUBSCRIBERS: Final = 16
 
 
 class _Message(msgspec.Struct):
-    keys: list[Key]
-    topic: bytes
+    """A message: the readings in it, what is bad in it, or the session and what is said of it."""
+
+    topic: str
     payload: bytes
+    keys: list[Key] = []
+    bad: list[bytes] = []
+    trip: str = ""
+    said: frozenset[str] = frozenset()
 
 
 class Publisher:
-    """Publishes the readings of a meter and a vehicle until told to stop, then what is unacknowledged.
+    """Publishes readings and sessions, some bad, until told to stop, then what is unacknowledged.
 
     `problems` lists what a publisher that sends again as it should must never see.
     """
 
-    def __init__(self, port: int, name: str, ledger: Ledger, pause_s: float) -> None:
+    def __init__(
+        self, port: int, name: str, ledger: Ledger, pause_s: float, seed: str, *, version: int = 5
+    ) -> None:
+        self._random = Random(f"{seed}/{name}")
+        self._version = version
+        self._trip = ""
         self._port = port
         self._name = name
         self._ledger = ledger
@@ -55,10 +65,10 @@ class Publisher:
         while not (stop.is_set() and not self._unacknowledged and not self._again):
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    reader, writer = await open_session(self._port, self._name)
+                    reader, writer = await open_session(self._port, self._name, self._version)
             except (OSError, EOFError, TimeoutError) as error:
                 self.causes[f"mqtt {type(error).__name__}"] += 1
-                await asyncio.sleep(random.uniform(0.05, 0.3))
+                await asyncio.sleep(self._random.uniform(0.05, 0.3))
                 continue
             try:
                 async with asyncio.TaskGroup() as group:
@@ -80,10 +90,9 @@ class Publisher:
                 message = self._again.popleft() if self._again else self._new()
                 self._next_id = self._next_id % 65_535 + 1
                 self._unacknowledged[self._next_id] = message
-                body = encode_text(message.topic) + struct.pack(">HB", self._next_id, 0) + message.payload
-                writer.write(b"\x32" + encode_length(len(body)) + body)
+                writer.write(publish_packet(message.topic, self._next_id, message.payload, self._version))
                 await writer.drain()
-                await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
+                await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
             else:
                 self._changed.clear()
                 async with asyncio.timeout(_PATIENCE_S):
@@ -93,8 +102,8 @@ class Publisher:
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                kind, body = await _packet(reader)
-                if kind != _PUBACK:
+                first, body = await read_packet(reader)
+                if first & 0xF0 != PUBACK:
                     raise EOFError
                 message = self._unacknowledged.pop(int.from_bytes(body[:2], "big"))
                 reason = body[2] if len(body) > 2 else 0
@@ -104,56 +113,79 @@ class Publisher:
                 elif reason:
                     self.problems.append(f"the broker refused a message (reason {reason})")
                 else:
-                    self._ledger.acknowledge(message.keys)
+                    self._note_taken(message)
                 self._changed.set()
 
     def _new(self) -> _Message:
-        kind = random.choice(["meter", "vehicle"])
+        draw = self._random
+        chance = draw.random()
+        if chance < 0.02:
+            return self._trip_message()
+        kind = draw.choice(["meter", "vehicle"])
+        topic = f"telemetry/{kind}/{self._ledger.name}-{self._name}-{kind[0]}"
+        if chance < 0.03:
+            return _Message(topic, bad := poison.unreadable(self._ledger, self._name, draw), bad=[bad])
+        if chance < 0.04:
+            topic, bad = poison.foreign(self._ledger, self._name, draw)
+            return _Message(topic, bad, bad=[bad])
         made = [
-            self._ledger.reading(self._name, kind, named=random.random() < 0.5)
-            for _ in range(random.choice([1, 1, 1, 5]))
+            self._ledger.reading(self._name, kind, named=draw.random() < 0.5)
+            for _ in range(draw.choice([1, 1, 1, 5]))
         ]
-        keys = [key for key, _ in made]
-        bodies = [body for _, body in made]
-        payload = msgspec.json.encode(bodies[0] if len(bodies) == 1 else bodies)
-        return _Message(keys, f"telemetry/{kind}/{keys[0][0]}".encode(), payload)
+        parts = [msgspec.json.encode(body) for _, body in made]
+        bad_parts = []
+        if chance < 0.08:
+            bad_parts = [poison.reading(self._ledger, self._name, kind, draw, named=draw.random() < 0.5)]
+            parts.insert(draw.randrange(len(parts) + 1), bad_parts[0])
+        payload = parts[0] if len(parts) == 1 else b"[" + b",".join(parts) + b"]"
+        return _Message(topic, payload, keys=[key for key, _ in made], bad=bad_parts)
+
+    def _trip_message(self) -> _Message:
+        """Tell of a session: its end if one has begun, else the start of the next one, or all of one."""
+        meter_id = f"{self._ledger.name}-{self._name}-c"
+        trips = self._ledger.trips
+        now = self._ledger.tick(meter_id)
+        body: dict[str, str] = {}
+        if self._trip and not trips[self._trip].ended_at:
+            trips[self._trip].ended_at = now
+        else:
+            whole = self._random.random() < 0.3
+            self._trip = f"{self._ledger.name}-{self._name}-{len(trips)}"
+            end = self._ledger.tick(meter_id) if whole else 0
+            trips[self._trip] = Trip(meter_id=meter_id, started_at=now, ended_at=end)
+            body = {"startedAt": moment(now), "vehicleId": f"{self._ledger.name}-{self._name}-v"}
+        if trips[self._trip].ended_at:
+            body["endedAt"] = moment(trips[self._trip].ended_at)
+        body["sessionId"] = self._trip
+        return _Message(
+            f"sessions/{meter_id}", msgspec.json.encode(body), trip=self._trip, said=frozenset(body)
+        )
+
+    def _note_taken(self, message: _Message) -> None:
+        self._ledger.acknowledge(message.keys)
+        self._ledger.refused.update(message.bad)
+        if message.trip:
+            trip = self._ledger.trips[message.trip]
+            trip.start_taken = trip.start_taken or "startedAt" in message.said
+            trip.end_taken = trip.end_taken or "endedAt" in message.said
 
 
-async def open_session(port: int, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_session(
+    port: int, name: str, version: int = 5
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to a broker on loopback with a clean start. Raises ConnectionError when it refuses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     # No keep alive, since an answer is waited for only so long.
-    head = b"\x00\x04MQTT\x05\x02\x00\x00\x00" + encode_text(name.encode())
-    writer.write(b"\x10" + encode_length(len(head)) + head)
-    kind, body = await _packet(reader)
-    if kind != _CONNACK or body[1]:
+    head = text("MQTT") + bytes([version, 0x02, 0, 0]) + (b"\x00" if version == 5 else b"")
+    writer.write(packet(0x10, head + text(name)))
+    first, body = await read_packet(reader)
+    if first & 0xF0 != CONNACK or body[1]:
         writer.transport.abort()
         raise ConnectionRefusedError(f"the broker refused the connection: {body.hex()}")
     return reader, writer
 
 
-async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Read one packet: its type (the flags cut off) and the rest."""
-    kind = (await reader.readexactly(1))[0] & 0xF0
-    length, shift = 0, 0
-    while True:
-        digit = (await reader.readexactly(1))[0]
-        length |= (digit & 0x7F) << shift
-        shift += 7
-        if not digit & 0x80:
-            return kind, await reader.readexactly(length)
-
-
-def encode_length(number: int) -> bytes:
-    """Write a length as MQTT does: seven bits a byte, the least first."""
-    result = bytearray()
-    while True:
-        number, digit = divmod(number, 128)
-        result.append(digit | (0x80 if number else 0))
-        if not number:
-            return bytes(result)
-
-
-def encode_text(text: bytes) -> bytes:
-    """Write a text as MQTT does: its length in two bytes, then itself."""
-    return struct.pack(">H", len(text)) + text
+def publish_packet(topic: str | bytes, number: int, payload: bytes, version: int = 5) -> bytes:
+    """Make the packet that publishes a message at QoS 1."""
+    properties = b"\x00" if version == 5 else b""
+    return packet(PUBLISH | 0x02, text(topic) + struct.pack(">H", number) + properties + payload)

@@ -11,12 +11,17 @@ from rich.table import Table
 from tests.chaos.rounds import Result, total
 
 
-def show(results: list[Result], console: Console) -> None:
-    """Print a table of all rounds, by fault."""
-    table = Table(title="chaos: readings sent and found again")
-    table.add_column("fault")
+def show(results: list[Result], console: Console, seed: str) -> None:
+    """Print a table of all rounds, by fault.
+
+    What HTTP refuses while the database is away is told to its sender, and no letter is owed: the letters may
+    be fewer than the refused by as many.
+    """
+    table = Table(title=f"chaos --seed {seed}: what was sent and found again")
+    table.add_column("fault", no_wrap=True)
     for column in (
-        "rounds", "sent", "acknowledged", "stored", "lost", "twice", "recovery p50 s", "max s", "exit codes",
+        "rounds", "sent", "acknowledged", "stored", "lost", "twice", "refused", "letters", "sessions",
+        "recovery p50 s", "max s", "exit codes",
     ):  # fmt: skip
         table.add_column(column, justify="right")
     for fault in dict.fromkeys(result.fault for result in results):
@@ -35,6 +40,8 @@ def show(results: list[Result], console: Console) -> None:
         missed = result.account.acknowledged - result.account.stored
         if result.fault == "kill-broker" and missed > 0:
             console.print(f"kill-broker ({result.seed}): the broker lost {missed} readings it acknowledged")
+    not_kept = sum(result.account.not_kept for result in results)
+    console.print(f"refused over HTTP while the database was away, and not kept: {not_kept}")
     causes = ", ".join(f"{name} {count}" for name, count in total(results).most_common())
     console.print(f"why senders tried again: {causes or 'they never had to'}")
 
@@ -50,6 +57,9 @@ def _line(results: list[Result]) -> Iterable[str]:
         f"{sum(account.stored for account in accounts):,}",
         str(sum(len(account.lost) for account in accounts)),
         str(sum(account.twice for account in accounts)),
+        f"{sum(account.refused for account in accounts):,}",
+        f"{sum(account.letters for account in accounts):,}",
+        f"{sum(account.sessions for account in accounts):,}",
         f"{median(recovery):.1f}" if recovery else "",
         f"{max(recovery):.1f}" if recovery else "",
         " ".join(f"{code}x{codes.count(code)}" for code in dict.fromkeys(codes)),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import struct
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from service import log
 from tests.chaos.engine import Engine, descendants
-from tests.chaos.publisher import encode_length, encode_text, open_session
+from tests.chaos.publisher import open_session, publish_packet
 
 _HTTP_BATCH: Final = 1000
 _MQTT_BATCH: Final = 20
@@ -119,13 +118,12 @@ async def _publish(port: int, name: str, pace: Pace, tally: Tally) -> None:
             room.release()
 
     async def say() -> None:
-        numbers, topic = count(), f"telemetry/meter/{name}".encode()
+        numbers, topic = count(), f"telemetry/meter/{name}"
         for number in count():
             await pace.take(_MQTT_BATCH)
             await room.acquire()
             payload = _readings(name, _MQTT_BATCH, numbers)
-            body = encode_text(topic) + struct.pack(">HB", number % 65_535 + 1, 0) + payload
-            writer.write(b"\x32" + encode_length(len(body)) + body)
+            writer.write(publish_packet(topic, number % 65_535 + 1, payload))
             await writer.drain()
 
     try:

@@ -222,6 +222,21 @@ async def test_guessing_is_slowed_down(settings: Settings) -> None:
         assert (await client.get(STATS, headers=bearer(good))).status_code == 200
 
 
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_what_needs_no_look_up_keeps_out_no_key(settings: Settings, *, revoked: bool) -> None:
+    """No key (any web page can have that sent) or a revoked one get 429; a key not seen before passes."""
+    late, gone = make_key(settings, "read"), make_key(settings, "read")
+    revoke_key(settings, gone)
+    headers = bearer(gone) if revoked else {}
+    async with serving(settings) as client:
+        answers = [await client.get(STATS, headers=headers) for _ in range(REFUSED_A_MINUTE + 5)]
+        problem(answers[0], 401, "revoked_key" if revoked else "missing_key")
+        problem(answers[-1], 429, "too_many_requests")
+        cut_off = {"X-API-Key": "fw_cut_off"}
+        problem(await client.get(STATS, headers=cut_off), 429, "too_many_requests")
+        assert (await client.get(STATS, headers=bearer(late))).status_code == 200
+
+
 async def test_use_is_noted(settings: Settings, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a key was last used stands in its row some seconds later, and of others nothing."""
     monkeypatch.setattr("service.access.usage._EVERY_S", 0.1)

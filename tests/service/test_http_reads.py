@@ -356,6 +356,7 @@ async def test_health(api: Api) -> None:
     """The probes answer with status, time, name and version; the counters are in Prometheus' format."""
     for address in ("/health", "/health/live", "/health/ready"):
         told = await get(api, address)
+        assert told.pop("breaker", None) == ("closed" if address == "/health/ready" else None)
         assert set(told) == {"status", "timestamp", "service", "version"}
         assert (told["status"], told["service"], told["version"]) == ("ok", "fleetwatt", __version__)
         assert abs(datetime.now(UTC) - datetime.fromisoformat(told["timestamp"])) < timedelta(minutes=1)

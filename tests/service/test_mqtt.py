@@ -8,6 +8,7 @@ import signal
 import socket
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -305,3 +306,13 @@ def test_no_broker() -> None:
     settings: Any = Settings(database_url="postgresql://127.0.0.1:1/none")
     with pytest.raises(SettingsError, match="FLEETWATT_MQTT_URL"):
         Consumer(settings, Pipeline(settings, "test"))
+
+
+async def test_a_worker_tells_its_metrics(mqtt_settings: Settings, ready: socket.socket) -> None:
+    """Where a port is set a worker answers /metrics there, with the breaker and the buffer of its own."""
+    port = servers.free_port()
+    changed = msgspec.structs.replace(mqtt_settings, worker_metrics_port=port)
+    async with worker_process(changed, ready), httpx.AsyncClient(trust_env=False) as client:
+        found = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    assert "fleetwatt_breaker_state 0.0" in found
+    assert "fleetwatt_buffer_readings 0.0" in found

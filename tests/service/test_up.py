@@ -45,9 +45,10 @@ def folder() -> Iterator[Path]:
         fleetwatt("down", "--data-dir", str(scratch / "data"))
 
 
-def up(folder: Path, *arguments: str) -> dict[str, Any]:
+def up(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """Start an engine in the background and give its addresses."""
-    result = fleetwatt("up", "--detach", "--json", "--data-dir", str(folder), *arguments)
+    command = ("up", "--detach", "--json", "--data-dir", str(folder), *arguments)
+    result = fleetwatt(*command, environment=environment)
     assert result.returncode == 0, result.stderr
     [line] = result.stdout.splitlines()
     answer: dict[str, Any] = json.loads(line)
@@ -77,11 +78,19 @@ def wait_until_gone(processes: dict[str, tuple[int, int]]) -> None:
 
 
 def test_data_survive_a_stop_and_a_start(folder: Path) -> None:
-    """Up, store, down, up again: the same addresses, and the reading is there."""
-    first = up(folder)
+    """Up, store, down, up again: the same addresses, and the reading is there.
+
+    What somebody set to log in to a broker of his own is for that broker, and no hindrance here.
+    """
+    elsewhere = {"FLEETWATT_MQTT_PASSWORD": "theirs", "FLEETWATT_MQTT_CA_FILE": "/nowhere/ca.crt"}
+    first = up(folder, environment=elsewhere)
+    beside = {**elsewhere, "FLEETWATT_DATA_DIR": str(folder)}
+    sent = fleetwatt("simulate", "--devices", "1", "--for", "1", environment=beside)
+    assert sent.returncode == 0, sent.stderr
     assert store(first["http"]) == {"accepted": 1, "duplicates": 0}
     with psycopg.connect(first["database"]) as connection:
-        assert connection.execute("select count(*) from meter_reading").fetchone() == (1,)
+        stored = "select count(*) from meter_reading where meter_id = 'm-1'"
+        assert connection.execute(stored).fetchone() == (1,)
     running = children(folder)
     assert set(running) == {"postgres", "mosquitto", "worker", "serve"}
     assert fleetwatt("down", "--data-dir", str(folder)).returncode == 0

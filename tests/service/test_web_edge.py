@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import httpx
 import msgspec
 import pytest
 
+from service.app import create_app
 from service.errors import SettingsError
 from service.settings import Settings, load
 from tests.support.strategies import as_json, meter, problem, rows, serving
@@ -167,6 +169,18 @@ async def test_long_addresses() -> None:
         assert (await client.get("/health?" + "x" * 8000)).status_code == 200
         problem(await client.get("/health?" + "x" * 8192), 414, "url_too_long")
         problem(await client.get("/" + "x" * 8192), 414, "url_too_long")
+
+
+async def test_nothing_is_kept_of_an_address() -> None:
+    """What needs no key is answered without keeping anything for each query string: memory would fill up."""
+    app = create_app(NOWHERE)
+    transport = httpx.ASGITransport(cast("Any", app))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        for path in ("/api/start.js", "/api", "/api/openapi.json", "/api/assets/swagger-ui.css", "/health"):
+            for number in range(3):
+                assert (await client.get(path, params={"x": number})).status_code == 200, path
+    kept: Any = app.stores.get("response_cache")
+    assert not kept._store  # noqa: SLF001 - what it holds is the point
 
 
 async def test_no_cors_unless_set() -> None:

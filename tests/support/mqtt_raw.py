@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Final, Self
+from typing import Final, Self
+
+from tests.support import proxy as tcp
 
 CONNACK: Final = 0x20
 PUBLISH: Final = 0x30
@@ -160,61 +160,24 @@ class RawClient:
         self._answers.put_nowait((DISCONNECT, b""))
 
 
-class Proxy:
-    """Stands between a client and the broker, notes what the client sends, and can cut all connections."""
+class Proxy(tcp.Proxy):
+    """Stands between clients and the broker, and notes what the clients send."""
 
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, target: int) -> None:
+        super().__init__(target)
         # The packets of each connection, as the client sent them.
         self.sent: list[list[tuple[int, bytes]]] = []
-        self._writers: list[asyncio.StreamWriter] = []
 
-    def cut(self) -> None:
-        """End all connections without a word."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _serve(self, target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers += [writer, far_writer]
+    async def pass_there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on packet by packet what the client sends; its end is the connection's."""
         noted: list[tuple[int, bytes]] = []
         self.sent.append(noted)
-        back = asyncio.create_task(_copy(far_reader, writer))
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                first, body = await read_packet(reader)
-                noted.append((first, body))
-                far_writer.write(packet(first, body))
-        back.cancel()
-        far_writer.transport.abort()
-        writer.transport.abort()
-
-    def handler(self, target: int) -> Callable[..., Any]:
-        """Give what serves a connection that is meant for a port."""
-        return lambda reader, writer: self._serve(target, reader, writer)
+        while True:
+            first, body = await read_packet(reader)
+            noted.append((first, body))
+            writer.write(packet(first, body))
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
-
-
-@asynccontextmanager
-async def proxy(target: int) -> AsyncIterator[Proxy]:
-    """Run a proxy before a broker's port."""
-    listening = Proxy()
-    server = await asyncio.start_server(listening.handler(target), "127.0.0.1", 0)
-    listening.port = server.sockets[0].getsockname()[1]
-    try:
-        yield listening
-    finally:
-        server.close()
-        listening.cut()
+def proxy(target: int) -> Proxy:
+    """Give a proxy before a broker's port, to be entered."""
+    return Proxy(target)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import string
+import tracemalloc
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ingest.decode import decode, decode_lines, raw_part
+from service.ingest.decode import beside, decode, decode_lines, raw_part
 from service.ingest.outcome import Decoded, Rejection
 from service.readings import Kind, MeterReading, Reading, TimeRule, VehicleReading
 from tests.support import strategies
@@ -317,6 +319,19 @@ def test_unknown_fields_are_ignored() -> None:
         assert (result.readings, result.rejections) == ([meter()], [])
 
 
+def test_unknown_fields_take_no_memory() -> None:
+    """A refused reading with any number of them costs what its bytes cost, not an object for each name."""
+    body = b"{" + b",".join(b'"%x":0' % number for number in range(200_000)) + b"}"
+    for payload in (body, b"[" + body[:1_000_000].rpartition(b",")[0] + b"}]"):
+        tracemalloc.start()
+        try:
+            assert refused(payload).code == "missing"
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 3 * len(payload)
+
+
 def test_escaped_field_names_are_the_same_names() -> None:
     r"""A name written with \u escapes is the same name."""
     body = GOOD_VEHICLE.replace(b'"vehicleId"', rb'"vehicl\u0065Id"')
@@ -460,3 +475,20 @@ def test_raw_part_gives_the_bytes_of_a_reading(sent: list[Reading], end: bytes) 
         for reading, index in zip(result.readings, result.indices, strict=True):
             assert decode(raw_part(result, index), RULE).readings == [reading]
     assert isinstance(sent[0], MeterReading | VehicleReading)
+
+
+def test_large_payloads_hold_up_nobody() -> None:
+    """A payload of bad readings, each of which is taken apart, is decoded beside everything else."""
+    body = b"[" + b",".join([b"{}"] * 49_999) + b"]"
+
+    async def live() -> tuple[Decoded, int]:
+        turns = 0
+        decoding = asyncio.create_task(beside(body, lambda: decode(body, RULE)))
+        while not decoding.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return decoding.result(), turns
+
+    decoded, turns = asyncio.run(live())
+    assert len(decoded.rejections) == 49_999
+    assert turns > 10

@@ -1,6 +1,6 @@
 -- On this edition a job of the database refreshes the rollups, as the owner: the service has no part in it.
 revoke execute on function
-close_hours(), raw_is_gone(text, timestamptz, timestamptz),
+close_hours(),
 note_chunks(text, timestamptz, timestamptz), rollup_work(text),
 finish_rollup(text, timestamptz, timestamptz, bigint[], boolean), note_refresh(), note_refresh_failure(text),
 evaluate_alerts()

@@ -59,16 +59,21 @@ class Proxy:
         self._open |= ends
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(reader, far_writer))
-                group.create_task(self._pass_on(far_reader, writer))
-        except* OSError:
+                group.create_task(self.pass_there(reader, far_writer))
+                group.create_task(self.pass_on(far_reader, writer))
+        except* (OSError, EOFError):
             pass
         finally:
             self._open -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pass_there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what the client sends."""
+        await self.pass_on(reader, writer)
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what comes, until it ends."""
         while piece := await reader.read(65_536):
             pause_s = self.delay_s + (len(piece) / self.bytes_per_s if self.bytes_per_s else 0.0)
             if pause_s:

@@ -152,7 +152,9 @@ def _blame(body: bytes, struct: type[msgspec.Struct]) -> Problem:
             return Problem(400, "bad_value", f'"{name}" is not valid: {error}', field=name)
     known = {field.encode_name for field in msgspec.structs.fields(struct)}
     # A name that was mistyped must not count as left out.
-    if struct.__struct_config__.forbid_unknown_fields and (unknown := min(set(raw) - known, default=None)):
-        message = f"there is no field {unknown[:100]!r}; there are {', '.join(sorted(known))}"
-        return Problem(400, "unknown_field", message, field=unknown[:100])
+    unknown = sorted(set(raw) - known)
+    if unknown and struct.__struct_config__.forbid_unknown_fields:
+        name = unknown[0][:100]
+        message = f"there is no field {name!r}; there are {', '.join(sorted(known))}"
+        return Problem(400, "unknown_field", message, field=name)
     return Problem(400, "wrong_shape", "the body does not fit together: is a field in it twice?")

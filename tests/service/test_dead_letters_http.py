@@ -212,6 +212,31 @@ async def test_bad_replays(api: Api, owner: Owner, body: Any, code: str, field: 
     assert (await api.get("/v1/dead-letters")).json()["deadLetters"][0]["replays"] == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"limit":"x","limit":5}', "wrong_shape"),
+        (b'{"from":5,"from":null}', "wrong_shape"),
+        (b'{"":1}', "unknown_field"),
+        (b'{"ids":[1],"x":1,"ids":"y"}', "bad_value"),
+        (b"[" * 100_000, "too_deep"),
+    ],
+)
+async def test_odd_replays(api: Api, body: bytes, code: str) -> None:
+    """What no client of ours sends is the fault of who sends it."""
+    headers = {"content-type": "application/json"}
+    problem(await api.post("/v1/dead-letters/replay", content=body, headers=headers), 400, code)
+
+
+async def test_a_replay_by_as_many_ids_as_it_may_name(api: Api) -> None:
+    """5,000 ids of any length fit the bound of a body; more than a mebibyte does not."""
+    ids = [2**53 - number for number in range(5000)]
+    told = (await api.post("/v1/dead-letters/replay", json={"ids": ids})).json()
+    assert told["skipped"] == 5000
+    late = await api.post("/v1/dead-letters/replay", json={"code": "x" * 1024 * 1024})
+    problem(late, 413, "too_large")
+
+
 async def test_a_replay_over_http(api: Api, owner: Owner) -> None:
     """Letters by filter and by id: what is good by now is stored, counted and told letter by letter."""
     good = await keep(owner, altered(meter()), kind="meter")

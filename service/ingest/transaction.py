@@ -21,8 +21,8 @@ from service.ingest.streams import METER, VEHICLE, Stream
 from service.readings import Kind, Reading, kind_of
 from service.sql import query
 
-# Each new day is a chunk with some locks: this many fit the lock table of any server.
-DAYS_MAX = 200
+# Each new day is a chunk with locks of its own that takes a while to make, and others wait for the transaction.
+DAYS_MAX = 60
 
 Connection = AsyncConnection[tuple[Any, ...]]
 

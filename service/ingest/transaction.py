@@ -21,7 +21,7 @@ from service.ingest.streams import METER, VEHICLE, Stream
 from service.readings import Kind, Reading, kind_of
 from service.sql import query
 
-# Each new day is a chunk with locks of its own that takes a while to make, and others wait for the transaction.
+# Each new day is a chunk with locks of its own that takes a while to make, and others wait meanwhile.
 DAYS_MAX = 60
 
 Connection = AsyncConnection[tuple[Any, ...]]

@@ -1316,7 +1316,7 @@ ALTER FUNCTION public.pair_energy(window_from timestamp with time zone, window_t
 
 COMMENT ON FUNCTION public.pair_energy(window_from timestamp with time zone, window_to timestamp with time zone, wanted_meter text) IS 'AC and DC (kWh) of each vehicle-meter pair, or a meter''s, while it alone was connected in [from, to), and how long';
 
-CREATE FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) RETURNS TABLE(letters bigint, bytes bigint)
+CREATE FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) RETURNS TABLE(letters bigint, bytes bigint, more boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
@@ -1325,11 +1325,10 @@ declare
     bite_bytes constant bigint := 268435456;
     excess bigint;
     last_letter bigint;
-    went bigint;
-    went_bytes bigint;
 begin
     letters := 0;
     bytes := 0;
+    more := false;
     if not pg_try_advisory_xact_lock(26222, 1) then
         return next;
         return;
@@ -1350,13 +1349,15 @@ begin
 
     select count(*), coalesce(sum(g.size), 0) into letters, bytes
     from gone as g;
-    if letters > 0 then
+    if letters = bite then
+        more := true;
         return next;
         return;
     end if;
     -- Read in passing: bytes that lie outside the row are not fetched for their length.
     select coalesce(sum(octet_length(d.raw) + row_bytes), 0) - greatest(max_total_bytes, 1048576) into excess
     from dead_letter as d;
+    more := excess > bite_bytes;
     excess := least(excess, bite_bytes);
     if excess > 0 then
         -- Up to which letter: each of the two is read in the order of an index of its own.
@@ -1370,7 +1371,7 @@ begin
                 from dead_letter as d
                 where d.resolved_at is not null
                 order by d.dead_letter_id
-                limit bite
+                limit bite - letters
             ) as r
         ) as o
         where o.before < excess;
@@ -1380,10 +1381,11 @@ begin
             returning octet_length(d.raw) + row_bytes as size
         )
 
-        select count(*), coalesce(sum(g.size), 0) into letters, bytes
+        select letters + count(*), bytes + coalesce(sum(g.size), 0), excess - coalesce(sum(g.size), 0)
+        into letters, bytes, excess
         from gone as g;
     end if;
-    if excess > bytes and letters < bite then
+    if excess > 0 and letters < bite then
         select max(o.dead_letter_id) into last_letter
         from (
             select
@@ -1397,25 +1399,25 @@ begin
                 limit bite - letters
             ) as w
         ) as o
-        where o.before < excess - bytes;
+        where o.before < excess;
         with gone as (
             delete from dead_letter as d
             where d.resolved_at is null and d.dead_letter_id <= last_letter
             returning octet_length(d.raw) + row_bytes as size
         )
 
-        select count(*), coalesce(sum(g.size), 0) into went, went_bytes
+        select letters + count(*), bytes + coalesce(sum(g.size), 0), excess - coalesce(sum(g.size), 0)
+        into letters, bytes, excess
         from gone as g;
-        letters := letters + went;
-        bytes := bytes + went_bytes;
     end if;
+    more := more or excess > 0;
     return next;
 end
 $$;
 
 ALTER FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) IS 'Deletes some dead letters that are too old or too many, resolved ones first; gives how many, and their bytes';
+COMMENT ON FUNCTION public.prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint) IS 'Deletes some dead letters, too old or too many, resolved ones first; gives how many, their bytes, and whether more go';
 
 CREATE FUNCTION public.raw_is_gone(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER

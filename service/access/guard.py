@@ -81,20 +81,19 @@ class Guard:
     async def _identify(self, connection: Connection, *, last_known: bool) -> Principal:
         if not await self._required(last_known=last_known):
             return EVERYBODY
-        address = connection.client.host if connection.client else ""
-        key: Key | None = None
-        found: Believed[StoredKey] | None = None
         try:
             key = _sent_key(connection)
-            found = await self._find(key.key_id, address, last_known=last_known)
+            found = await self._find(key.key_id, last_known=last_known)
             stored = _checked(key, found)
         except _KeyProblem:
+            # Only now: a good key passes, whoever else is at its address (behind a proxy, all are).
+            address = connection.client.host if connection.client else ""
             wait_s = await self._rates.wait_of_address_s(address)
             if wait_s:
                 raise _too_many(
                     "too many requests without a good key came from your address", wait_s
                 ) from None
-            await self._rates.count_refused(address, looked_up=key is not None and found is None)
+            await self._rates.count_refused(address)
             raise
         now = monotonic()
         if found is not None and now - found.used_at >= _NOTED_EVERY_S:
@@ -108,16 +107,12 @@ class Guard:
         try:
             return await self._cache.keys_on()
         except DatabaseUnavailableError:
-            if last_known:
-                return self._cache.last_known_on() or False
+            known = self._cache.last_known_on()
+            if last_known and known is not None:
+                return known
             raise
 
-    async def _find(self, key_id: str, address: str, *, last_known: bool) -> Believed[StoredKey] | None:
-        # Keys that were good once pass, whoever else is at the same address (behind a proxy, all are).
-        if not self._cache.answers(key_id):
-            wait_s = await self._rates.wait_of_address_s(address, look_up=True)
-            if wait_s:
-                raise _too_many("too many requests without a good key came from your address", wait_s)
+    async def _find(self, key_id: str, *, last_known: bool) -> Believed[StoredKey] | None:
         try:
             return await self._cache.find(key_id)
         except DatabaseUnavailableError:

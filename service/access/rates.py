@@ -37,26 +37,19 @@ class Rates:
             return 0
         return await _wait_s(self._keys, self._key_item, key_id)
 
-    async def wait_of_address_s(self, address: str, *, look_up: bool = False) -> int:
-        """Tell, without counting, when an address may be refused, or have a key looked up, again (s); 0: now.
-
-        What is refused without a look-up keeps nobody from one: no key at all, which any web page can have
-        sent, or one that was revoked, which its device may send for years.
-        """
-        counter = self._counter(address, look_up=look_up)
+    async def wait_of_address_s(self, address: str) -> int:
+        """Tell, without counting, when an address may be refused again (s); 0 for right now."""
+        counter = self._counter(address)
         if await self._refused.test(self._refused_item, counter):
             return 0
         return await _wait_s(self._refused, self._refused_item, counter)
 
-    async def count_refused(self, address: str, *, looked_up: bool) -> None:
-        """Count a refusal, and whether an id was looked up for it that no key has."""
-        await self._refused.hit(self._refused_item, self._counter(address, look_up=False))
-        if looked_up:
-            await self._refused.hit(self._refused_item, self._counter(address, look_up=True))
+    async def count_refused(self, address: str) -> None:
+        """Count a refusal."""
+        await self._refused.hit(self._refused_item, self._counter(address))
 
-    def _counter(self, address: str, *, look_up: bool) -> str:
-        number = hash((self._salt, network_of(address))) % _ADDRESS_COUNTERS
-        return f"{number} {'look-up' if look_up else 'refusal'}"
+    def _counter(self, address: str) -> str:
+        return str(hash((self._salt, network_of(address))) % _ADDRESS_COUNTERS)
 
 
 def network_of(address: str) -> str:

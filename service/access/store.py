@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.sql import query
 from service.web.principal import Principal
 
-_LOOK_UP_S: Final = 2.0
+_QUERY_S: Final = 2.0
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +45,11 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def by_id(rows: list[dict[str, Any]]) -> dict[str, StoredKey]:
+    """Read the rows of `find_api_keys`."""
+    return {row["key_id"]: msgspec.convert(row, StoredKey) for row in rows}
+
+
 class KeyStore:
     """Looks keys up, one query at a time, each in 2 s at most.
 
@@ -55,16 +60,16 @@ class KeyStore:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.database_url
         self._link = _Link(self._url)
+        self._lock = asyncio.Lock()
 
     async def keys_on(self) -> bool:
         """Tell whether there ever was a key."""
         [row] = await self._fetch(query("any_api_key"), {})
         return bool(row["keys_on"])
 
-    async def find(self, key_id: str) -> StoredKey | None:
-        """Give a key by its public part; None where there is none."""
-        rows = await self._fetch(query("find_api_key"), {"key_id": key_id})
-        return msgspec.convert(rows[0], StoredKey) if rows else None
+    async def find(self, key_ids: list[str]) -> dict[str, StoredKey]:
+        """Give keys by their public parts; those that do not exist are left out."""
+        return by_id(await self._fetch(query("find_api_keys"), {"key_ids": key_ids}))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -76,56 +81,65 @@ class KeyStore:
         It is not cancelled then: psycopg would wait many seconds more for a server that is frozen.
         """
         link = self._link
-        task = asyncio.create_task(link.run(statement, parameters))
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        done, _ = await asyncio.wait({task}, timeout=_LOOK_UP_S)
-        if not done:
+        # What waits for the query before it has not begun yet, and no time is counted.
+        async with self._lock:
             if self._link is link:
-                self._link = _Link(self._url)
-            if not link.drop():
-                task.cancel()
-            raise DatabaseUnavailableError("the database does not answer: keys cannot be checked")
+                task = asyncio.create_task(link.run(statement, parameters))
+                task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                done, _ = await asyncio.wait({task}, timeout=_QUERY_S)
+                if not done:
+                    link.drop()
+                    self._link = _Link(self._url)
+        if self._link is not link:
+            raise DatabaseUnavailableError("the database does not answer; try again soon")
         try:
             return task.result()
         except (psycopg.Error, OSError) as error:
-            raise DatabaseUnavailableError("the database is away: keys cannot be checked") from error
+            raise DatabaseUnavailableError("the database is away; try again soon") from error
 
 
 class _Link:
-    """One connection, opened when it is needed, opened again when the server was restarted."""
+    """One connection, opened when it is needed, opened again when the server was restarted.
+
+    It runs one query at a time.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._lock = asyncio.Lock()
         self._connection: AsyncConnection[Any] | None = None
         self._dropped = False
 
     async def run(self, statement: LiteralString, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        """Run a query; it waits for those before it."""
-        async with self._lock:
-            if self._connection is not None:
-                # The server may have been restarted since: then a new connection is worth one try.
-                with suppress(psycopg.OperationalError):
-                    return await _run(self._connection, statement, parameters)
-                await self._connection.close()
-                self._connection = None
-            if self._dropped:
-                raise psycopg.OperationalError("the connection was given up")
-            self._connection = await db.writer_connection(self._url, "keys")
-            return await _run(self._connection, statement, parameters)
+        """Run a query."""
+        if self._connection is not None:
+            # The server may have been restarted since: then a new connection is worth one try.
+            with suppress(psycopg.OperationalError):
+                return await _run(self._connection, statement, parameters)
+            await self.close()
+            self._refuse_dropped()
+        connection = await db.writer_connection(self._url, "keys")
+        self._connection = connection
+        if self._dropped:
+            # Given up while it was connecting: nobody else would close it.
+            await self.close()
+        self._refuse_dropped()
+        return await _run(connection, statement, parameters)
 
     async def close(self) -> None:
         """Close the connection in good order."""
-        if self._connection is not None:
-            await self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
-    def drop(self) -> bool:
-        """Break the connection, so that whoever waits for it gets an error; False if there is none yet."""
+    def drop(self) -> None:
+        """Give the link up: break its connection, so that whoever waits for it gets an error, now or soon."""
         self._dropped = True
-        if self._connection is None:
-            return False
-        db.hang_up(self._connection)
-        return True
+        if self._connection is not None:
+            db.hang_up(self._connection)
+
+    def _refuse_dropped(self) -> None:
+        if self._dropped:
+            raise psycopg.OperationalError("the connection was given up")
 
 
 async def _run(

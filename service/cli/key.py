@@ -74,7 +74,7 @@ def command() -> None:
 
 
 @command.command("create")
-@click.option("--name", required=True, help="What it is for, in your words.")
+@click.option("--name", help="What it is for, in your words.  [default: its scopes]")
 @click.option(
     "--scope",
     "scopes",
@@ -92,7 +92,7 @@ def command() -> None:
 @data_dir_option
 def create_command(
     *,
-    name: str,
+    name: str | None,
     scopes: tuple[str, ...],
     expires: datetime | None,
     meter_ids: tuple[str, ...],
@@ -105,6 +105,8 @@ def create_command(
     From the first key on every request needs one. A key that is bound to meters and vehicles sends their
     readings and no others, and writes no sessions.
     """
+    if name is None:
+        name = ", ".join(sorted(set(scopes)))
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise click.BadParameter("1 to 100 characters, on one line", param_hint="--name")
     if (meter_ids or vehicle_ids) and (INGEST not in scopes or ADMIN in scopes):

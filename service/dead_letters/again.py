@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from service.access.store import StoredKey, by_id
+from service.access.together import Together
 from service.db import ReadPool, fetch_all
 from service.dead_letters.letter import Letter
 from service.errors import DatabaseUnavailableError
@@ -25,7 +27,6 @@ from service.readings import TimeRule
 from service.sessions import again as sessions
 from service.settings import Settings
 from service.sql import query
-from service.web.principal import Principal
 
 # Hands readings to the pipeline and waits for their commit; what is refused is not kept once more.
 Submit = Callable[[Decoded, str], Awaitable[Outcome]]
@@ -36,6 +37,8 @@ _ROUTE: Final = re.compile(
     r"http:/v1/(?:(?:ingest|ingestion)/(?P<kind>meter|vehicle)(?:/batch)?|telemetry)(?:#(?P<key>[a-z0-9]{12}))?"
 )
 _SESSIONS: Final = "mqtt:sessions/"
+# Of many readings, which may have come in lines (NDJSON).
+_MAY_BE_LINES: Final = frozenset({MANY_REFUSED, "too_many_readings"})
 
 
 def submit_to(pipeline: Pipeline, settings: Settings) -> Submit:
@@ -97,6 +100,8 @@ class Again:
         self._settings = settings
         self._pool = pool
         self._submit = submit
+        # Letters are tried many at once, and a key has sent many.
+        self._keys = Together(self._look_up_keys)
         # In the order of the letters, and without waiting for each other's connections.
         self._one_session_at_a_time = asyncio.Lock()
 
@@ -119,10 +124,11 @@ class Again:
         route = _ROUTE.fullmatch(letter.origin)
         # A letter with this code was asked for by that very code, or by its id.
         if route and route["key"] and letter.code != FOREIGN_DEVICE:
-            sender = await self._sender(route["key"])
+            # Revoked or not.
+            sender = await self._keys.find(route["key"])
             if sender is None:
                 return Verdict(skipped="nothing is known of the key that it was sent with")
-            refuse_foreign(decoded, sender)
+            refuse_foreign(decoded, sender.principal)
         outcome = Outcome(accepted=len(decoded.readings), duplicates=0, rejections=[])
         if decoded.readings and self._submit is not None:
             # What decoding refuses is told here and need not go through the pipeline.
@@ -152,23 +158,17 @@ class Again:
         if imported or route:
             kind = _kind(route) if route else None
             decoded = decode(letter.raw, rule, kind=kind, **options)
-            if letter.code == MANY_REFUSED and decoded.whole:
-                # Not an array: they came in lines (NDJSON).
+            if (
+                letter.code in _MAY_BE_LINES
+                and decoded.whole
+                and decoded.rejections[0].code == "malformed_json"
+            ):
                 return decode_lines(letter.raw, rule, kind=kind, **options)
             return decoded
         return "nothing is known of how to read what came from there"
 
-    async def _sender(self, key_id: str) -> Principal | None:
-        """Give what a key is bound to, also after it was revoked."""
-        for row in await fetch_all(self._pool, query("find_api_key"), {"key_id": key_id}):
-            meters, vehicles = row["meter_ids"], row["vehicle_ids"]
-            return Principal(
-                key_id=key_id,
-                # Empty is bound to none, which is not the same as bound to nothing.
-                meter_ids=None if meters is None else frozenset(meters),
-                vehicle_ids=None if vehicles is None else frozenset(vehicles),
-            )
-        return None
+    async def _look_up_keys(self, key_ids: list[str]) -> dict[str, StoredKey]:
+        return by_id(await fetch_all(self._pool, query("find_api_keys"), {"key_ids": key_ids}))
 
     async def _take_session(self, letter: Letter) -> Verdict:
         topic = letter.origin.removeprefix("mqtt:")

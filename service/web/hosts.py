@@ -81,7 +81,7 @@ def cors(settings: Settings) -> CORSConfig | None:
     return CORSConfig(
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["authorization", "content-type", "content-encoding"],
+        allow_headers=["authorization", "x-api-key", "content-type", "content-encoding"],
         expose_headers=["retry-after"],
         max_age=600,
     )

@@ -20,7 +20,7 @@ SESSIONS: Final = "sessions"
 
 _NEEDS: Final = frozenset({*SCOPES, PUBLIC, SESSIONS})
 # On operations in the OpenAPI document; the empty one because a service without keys asks for none.
-KEY_SECURITY: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {}]
+KEY_SECURITY: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {"apiKeyHeader": []}, {}]
 
 
 def needs(need: str, *, database: bool = True) -> dict[str, Any]:

@@ -4,8 +4,8 @@
 -- Tells whether there ever was a key: revoked and expired ones count, so that revoking the last opens nothing.
 select exists(select 1 from api_key) as keys_on;
 
--- name: find_api_key
--- Gives one key by its public part, whatever its state.
+-- name: find_api_keys
+-- Gives keys by their public parts, whatever their state; those that do not exist are left out.
 select
     key_id,
     scopes,
@@ -15,7 +15,7 @@ select
     expires_at,
     revoked_at
 from api_key
-where key_id = %(key_id)s;
+where key_id = any(%(key_ids)s::text[]);
 
 -- name: count_working_api_keys
 -- Counts the keys that are good for something right now.
@@ -50,7 +50,7 @@ values (
     %(key_vehicle_ids)s::text[],
     %(expires_at)s::timestamptz
 )
-returning created_at, not exists (select 1 from api_key) as is_first;
+returning not exists (select 1 from api_key) as is_first;
 
 -- name: list_api_keys
 -- Gives all keys, the oldest first, and what each is good for now.
@@ -77,4 +77,4 @@ order by created_at, key_id;
 update api_key
 set revoked_at = coalesce(revoked_at, now())
 where key_id = %(key_id)s
-returning name, revoked_at, revoked_at = now() as is_new;
+returning name, revoked_at = now() as is_new;

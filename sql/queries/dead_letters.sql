@@ -136,8 +136,9 @@ from dead_letter
 where resolved_at is null;
 
 -- name: prune_dead_letters
--- Deletes some of the letters that are too old or too many; gives how many, and their bytes.
-select letters, bytes
+-- Deletes some of the letters that are too old or too many; gives how many, their bytes, and whether
+-- there are more.
+select letters, bytes, more
 from prune_dead_letters(%(max_age_days)s, %(max_total_bytes)s, %(bite)s);
 
 -- name: vacuum_dead_letters

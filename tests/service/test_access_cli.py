@@ -101,6 +101,13 @@ def test_as_json_and_without_an_end(fleetwatt: Command) -> None:
     assert [key["meterIds"] for key in listed(fleetwatt)] == [None, None]
 
 
+def test_without_a_name(fleetwatt: Command) -> None:
+    """A key is called by its scopes where nobody says what it is for."""
+    made = fleetwatt("key", "create", "--scope", "read", "--scope", "ingest")
+    assert made.returncode == 0, made.stderr
+    assert [key["name"] for key in listed(fleetwatt)] == ["ingest, read"]
+
+
 def test_until_a_moment(fleetwatt: Command, settings: Settings) -> None:
     """The end may be a time with a zone, and what is over is listed as expired."""
     moment = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)

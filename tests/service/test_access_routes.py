@@ -79,11 +79,14 @@ def test_each_route_needs_what_is_written_here() -> None:
 def test_the_document_tells_which_ask_for_a_key() -> None:
     """Each operation in the document says whether it takes a key, and then 401, 403, 429 and 503 too."""
     document: dict[str, Any] = create_app(NOWHERE).openapi_schema.to_schema()
-    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["apiKey"]["scheme"] == "bearer"
+    assert (schemes["apiKeyHeader"]["in"], schemes["apiKeyHeader"]["name"]) == ("header", "X-API-Key")
     told = {}
     for path, item in document["paths"].items():
         for method, said in item.items():
             told[f"{method.upper()} {path}"] = bool(said.get("security"))
+            assert (said.get("security") or []) in ([], [{"apiKey": []}, {"apiKeyHeader": []}, {}])
             if said.get("security"):
                 assert {"401", "403", "429", "503"} <= set(said["responses"]), path
     for name, handler in handlers():

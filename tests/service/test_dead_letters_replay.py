@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.dead_letters import again
 from service.dead_letters.letter import Filters
 from service.dead_letters.replay import Replay
 from service.dead_letters.store import Letters
@@ -188,6 +189,32 @@ async def test_what_came_by_a_bound_key(settings: Settings, owner: Owner) -> Non
         ]
         assert [row[0] for row in (await tables(owner))["meter"]] == ["m-1"]
         assert (await replay.those([asked])).stored == 1
+
+
+async def test_keys_of_many_letters_are_looked_up_once(
+    settings: Settings, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Letters that are tried together ask for their keys together."""
+    await owner.execute(
+        "insert into api_key (key_id, name, scopes, secret_sha256, meter_ids) "
+        "select 'abcdefghij0' || n, 'k', '{ingest}', sha256(''), array['m-' || n] "
+        "from generate_series(1, 2) as n"
+    )
+    for minute in range(60):
+        device = minute % 2 + 1
+        origin = f"http:/v1/telemetry#abcdefghij0{device}"
+        await keep(owner, as_json(meter(f"m-{device}", minute)), origin)
+    asked: list[list[str]] = []
+    fetch_all = again.fetch_all  # type: ignore[attr-defined]
+
+    async def counting(*arguments: Any) -> Any:
+        asked.append(sorted(arguments[2]["key_ids"]))
+        return await fetch_all(*arguments)
+
+    monkeypatch.setattr(again, "fetch_all", counting)
+    async with replaying(settings) as (replay, _):
+        assert (await replay.matching(EVERYTHING, 100)).stored == 60
+    assert asked == [["abcdefghij01", "abcdefghij02"]]
 
 
 async def test_messages_about_sessions(settings: Settings, owner: Owner) -> None:

@@ -16,6 +16,11 @@ from tests.support.servers import Postgres
 
 MIB: Final = 1024 * 1024
 PRUNE: Final = query("prune_dead_letters")
+# As the function that prunes reads them.
+RESOLVED: Final = (
+    "select dead_letter_id, octet_length(raw) from dead_letter where resolved_at is not null "
+    "order by dead_letter_id limit 5000"
+)
 Connection = psycopg.Connection[Any]
 
 
@@ -52,6 +57,7 @@ def prune(
     values = {"max_age_days": days, "max_total_bytes": most, "bite": bite}
     row = connection.execute(PRUNE, values).fetchone()
     assert row is not None
+    assert row[2] in {True, False}
     return row[0], row[1]
 
 
@@ -130,6 +136,27 @@ def test_small_letters_count_their_rows(service: Connection, owned: Connection) 
     disk = owned.execute(query("dead_letter_disk_bytes")).fetchone()
     assert disk is not None
     assert disk[0] < 5000 * 510 + MIB
+
+
+def test_more_is_told(service: Connection, owned: Connection) -> None:
+    """A bite tells whether another one has to follow, by age, by size and by its own bound in bytes."""
+
+    def bite(days: int, most: int, size: int) -> tuple[int, bool]:
+        values = {"max_age_days": days, "max_total_bytes": most, "bite": size}
+        row = service.execute(PRUNE, values).fetchone()
+        assert row is not None
+        return row[0], row[2]
+
+    fill(owned, 4, 100, days_old=91)
+    fill(owned, 30, 100_000, resolved=5)
+    assert bite(90, 10 * MIB, 3) == (3, True)
+    # The last that is too old, two that are resolved.
+    assert bite(90, 100_500 * 20, 3) == (3, True)
+    assert len(ids(owned)) == 28
+    assert bite(90, 100_500 * 20, 6) == (6, True)
+    assert bite(90, 100_500 * 20, 6) == (2, False)
+    assert ids(owned) == list(range(10, 30))
+    assert bite(90, 100_500 * 20, 6) == (0, False)
 
 
 def test_a_wrong_wish_empties_nothing(service: Connection, owned: Connection) -> None:
@@ -212,6 +239,7 @@ def test_plans_of_many_letters(owned: Connection) -> None:
         (query("get_dead_letters"), _ids([5, 7]), "dead_letter_pkey"),
         (query("dead_letter_sizes"), _ids([5, 7]), "dead_letter_pkey"),
         (query("count_waiting_dead_letters"), {}, "dead_letter_waiting"),
+        (RESOLVED, {}, "dead_letter_resolved"),
     ]
     for text, values, index in asked:
         executed = plan(owned, text.rstrip(";"), values)

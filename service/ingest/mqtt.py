@@ -77,15 +77,8 @@ class Consumer:
         when TLS with it fails before it has worked once in this process. Later such a failure is most likely
         a certificate that is being renewed: it is logged and tried again, for nothing is lost meanwhile.
         """
-        loop = asyncio.get_running_loop()
-        before = loop.get_exception_handler()
-        loop.set_exception_handler(_quiet_about_unacknowledged)
-        try:
-            await self._run(stop)
-        finally:
-            loop.set_exception_handler(before)
-
-    async def _run(self, stop: asyncio.Event) -> None:
+        # For good: a message that is given up with the process is heard of later than this returns.
+        asyncio.get_running_loop().set_exception_handler(_quiet_about_unacknowledged)
         pause_s = _PAUSE_S
         while not stop.is_set():
             await _first(stop, self._room.wait())

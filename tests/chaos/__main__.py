@@ -54,7 +54,7 @@ def main(
     unknown = set(chosen) - set(FAULTS)
     if unknown:
         raise click.UsageError(f"no such fault: {', '.join(unknown)}; there are {', '.join(FAULTS)}")
-    console = Console(stderr=True, width=140)
+    console = Console(stderr=True, width=160)
     seed = seed or secrets.token_hex(4)
     if any(FAULTS[name].small_disk for name in chosen) and not _own_mounts():
         chosen = [name for name in chosen if not FAULTS[name].small_disk]

@@ -58,13 +58,14 @@ class Client:
         """Post until `stop` is set; the batch under way is brought to its end."""
         async with self._client:
             while not stop.is_set():
-                post = self._post()
+                post = self.compose()
                 # Now and then once more after the answer: what is stored must not be stored again.
                 for _ in range(2 if self._random.random() < 0.05 else 1):
                     await self._deliver(post)
                 await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
 
-    def _post(self) -> Post:
+    def compose(self) -> Post:
+        """Make the next request: what it is follows from the seed."""
         draw = self._random
         query = {"atomic": "true"} if draw.random() < 0.2 else {}
         many = 0 if not query and draw.random() < 0.05 else draw.choice([1, 5, 20, 60])
@@ -72,16 +73,17 @@ class Client:
         keys = [key for key, _ in made]
         parts = [msgspec.json.encode(body) for _, body in made]
         is_lines = draw.random() < 0.3
-        # What all or nothing refuses is not kept.
-        poisoned = not query and (not keys or draw.random() < 0.2)
-        bad = self._bad(is_lines=is_lines) if poisoned else []
-        for raw in bad:
-            parts.insert(draw.randrange(len(parts) + 1), raw)
         headers = {"content-type": "application/x-ndjson" if is_lines else "application/json"}
-        content = b"\n".join(parts) if is_lines else b"[" + b",".join(parts) + b"]"
         if not keys and draw.random() < 0.5:
             bad = [poison.unreadable(self._ledger, self._name, draw)]
-            [content] = bad
+            content = bad[0]
+        else:
+            # What all or nothing refuses is not kept.
+            poisoned = not query and (not keys or draw.random() < 0.2)
+            bad = self._bad(is_lines=is_lines) if poisoned else []
+            for raw in bad:
+                parts.insert(draw.randrange(len(parts) + 1), raw)
+            content = b"\n".join(parts) if is_lines else b"[" + b",".join(parts) + b"]"
         if draw.random() < 0.3:
             headers["content-encoding"] = "gzip"
             content = gzip.compress(content)

@@ -26,7 +26,7 @@ _PATIENCE_S: Final = 10.0
 _NO_SUBSCRIBERS: Final = 16
 
 
-class _Message(msgspec.Struct):
+class Message(msgspec.Struct):
     """A message: the readings in it, what is bad in it, or the session and what is said of it."""
 
     topic: str
@@ -53,8 +53,8 @@ class Publisher:
         self._name = name
         self._ledger = ledger
         self._pause_s = pause_s
-        self._unacknowledged: dict[int, _Message] = {}
-        self._again: deque[_Message] = deque()
+        self._unacknowledged: dict[int, Message] = {}
+        self._again: deque[Message] = deque()
         self._next_id = 0
         self._changed = asyncio.Event()
         self.causes: Counter[str] = Counter()
@@ -87,7 +87,7 @@ class Publisher:
         while not stop.is_set() or self._again or self._unacknowledged:
             room = len(self._unacknowledged) < _WINDOW
             if room and (self._again or not stop.is_set()):
-                message = self._again.popleft() if self._again else self._new()
+                message = self._again.popleft() if self._again else self.compose()
                 self._next_id = self._next_id % 65_535 + 1
                 self._unacknowledged[self._next_id] = message
                 writer.write(publish_packet(message.topic, self._next_id, message.payload, self._version))
@@ -116,7 +116,8 @@ class Publisher:
                     self._note_taken(message)
                 self._changed.set()
 
-    def _new(self) -> _Message:
+    def compose(self) -> Message:
+        """Make the next message: what it is follows from the seed."""
         draw = self._random
         chance = draw.random()
         if chance < 0.02:
@@ -124,10 +125,10 @@ class Publisher:
         kind = draw.choice(["meter", "vehicle"])
         topic = f"telemetry/{kind}/{self._ledger.name}-{self._name}-{kind[0]}"
         if chance < 0.03:
-            return _Message(topic, bad := poison.unreadable(self._ledger, self._name, draw), bad=[bad])
+            return Message(topic, bad := poison.unreadable(self._ledger, self._name, draw), bad=[bad])
         if chance < 0.04:
             topic, bad = poison.foreign(self._ledger, self._name, draw)
-            return _Message(topic, bad, bad=[bad])
+            return Message(topic, bad, bad=[bad])
         made = [
             self._ledger.reading(self._name, kind, named=draw.random() < 0.5)
             for _ in range(draw.choice([1, 1, 1, 5]))
@@ -138,9 +139,9 @@ class Publisher:
             bad_parts = [poison.reading(self._ledger, self._name, kind, draw, named=draw.random() < 0.5)]
             parts.insert(draw.randrange(len(parts) + 1), bad_parts[0])
         payload = parts[0] if len(parts) == 1 else b"[" + b",".join(parts) + b"]"
-        return _Message(topic, payload, keys=[key for key, _ in made], bad=bad_parts)
+        return Message(topic, payload, keys=[key for key, _ in made], bad=bad_parts)
 
-    def _trip_message(self) -> _Message:
+    def _trip_message(self) -> Message:
         """Tell of a session: its end if one has begun, else the start of the next one, or all of one."""
         meter_id = f"{self._ledger.name}-{self._name}-c"
         trips = self._ledger.trips
@@ -157,11 +158,11 @@ class Publisher:
         if trips[self._trip].ended_at:
             body["endedAt"] = moment(trips[self._trip].ended_at)
         body["sessionId"] = self._trip
-        return _Message(
+        return Message(
             f"sessions/{meter_id}", msgspec.json.encode(body), trip=self._trip, said=frozenset(body)
         )
 
-    def _note_taken(self, message: _Message) -> None:
+    def _note_taken(self, message: Message) -> None:
         self._ledger.acknowledge(message.keys)
         self._ledger.refused.update(message.bad)
         if message.trip:

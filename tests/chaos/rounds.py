@@ -18,7 +18,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from tests.chaos.engine import Engine
-from tests.chaos.faults import FAULTS, Harm
+from tests.chaos.faults import FAULTS, Fault, Harm
 from tests.chaos.ledger import Account, Ledger, uncounted
 from tests.chaos.load import Load
 
@@ -97,17 +97,7 @@ async def play(engine: Engine, fault_name: str, seed: str, *, short: bool) -> Re
     harm = Harm(engine, random, fault.short_s if short else fault.lasts_s)
     ledger = Ledger("r" + "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=10)))
     states: list[str] = []
-    publishers: tuple[int, ...] = _SHORT_PUBLISHERS if short else _PUBLISHERS
-    if fault.needs_reason and len(engine.workers) > 1:
-        publishers = tuple(5 for _ in publishers)
-    load = Load(
-        ledger,
-        engine.urls,
-        engine.mqtt_port,
-        clients=_SHORT_CLIENTS if short else _CLIENTS,
-        publishers=publishers,
-        seed=f"{seed}/{fault_name}",
-    )
+    load = _load(engine, ledger, fault, f"{seed}/{fault_name}", short=short)
     ways = [*(f"h{number}" for number in range(len(engine.services))), "q"]
     async with load, _watching(engine.urls[0], states):
         await _until_stored(engine, ledger, ways, None)
@@ -146,6 +136,21 @@ async def play(engine: Engine, fault_name: str, seed: str, *, short: bool) -> Re
         breaker=states,
         backlog=backlog,
         slowest_answer_s=load.slowest_s,
+    )
+
+
+def _load(engine: Engine, ledger: Ledger, fault: Fault, seed: str, *, short: bool) -> Load:
+    """Make the senders of a round."""
+    publishers: tuple[int, ...] = _SHORT_PUBLISHERS if short else _PUBLISHERS
+    if fault.needs_reason and len(engine.workers) > 1:
+        publishers = tuple(5 for _ in publishers)
+    return Load(
+        ledger,
+        engine.urls,
+        engine.mqtt_port,
+        clients=_SHORT_CLIENTS if short else _CLIENTS,
+        publishers=publishers,
+        seed=seed,
     )
 
 

@@ -13,7 +13,9 @@ import pytest
 from service import paths
 from tests.chaos.faults import FAULTS
 from tests.chaos.ledger import Account, Ledger
-from tests.chaos.rounds import Result
+from tests.chaos.load import Client
+from tests.chaos.publisher import Publisher
+from tests.chaos.rounds import Backlog, Result
 from tests.chaos.soak import is_flat
 
 # Other tests run beside these: time alone must not fail them.
@@ -22,10 +24,10 @@ _ONE = ("--services", "1", "--workers", "1")
 _SHARING = ("--services", "1", "--workers", "2")
 # Each group is a test with an engine of its own, so that they spread over the processes of the suite.
 _GROUPS = (
-    (_SHARING, ["restart-broker", "database-down"]),
-    (_SHARING, ["rolling-restart", "cut-connections"]),
+    (_SHARING, ["restart-broker", "cut-connections"]),
     (_ONE, ["restart-broker-alone", "kill-while-frozen"]),
-    (_ONE, ["kill-postmaster", "slow-database"]),
+    (_ONE, ["rolling-restart", "kill-postmaster"]),
+    (_ONE, ["database-down", "slow-database"]),
 )
 _SMALL_DISK = ["full-disk", "full-wal"]
 
@@ -55,7 +57,7 @@ def test_every_fault_of_the_short_form_has_its_group() -> None:
     assert sorted(played) == sorted(name for name, fault in FAULTS.items() if fault.in_short)
 
 
-@pytest.mark.parametrize(("engine", "faults"), _GROUPS, ids="+".join)
+@pytest.mark.parametrize(("engine", "faults"), _GROUPS, ids=["+".join(faults) for _, faults in _GROUPS])
 def test_nothing_is_lost_whatever_fails(tmp_path: Path, engine: tuple[str, ...], faults: list[str]) -> None:
     """Nothing that was acknowledged is missing or stored twice, and each way in recovers by itself."""
     chaos(tmp_path, engine, faults)
@@ -98,6 +100,28 @@ def test_the_proof_itself_can_fail() -> None:
         assert len(msgspec.structs.replace(good, account=account).failures(10)) == 1
     assert len(msgspec.structs.replace(good, problems=["500"]).failures(10)) == 1
     assert len(msgspec.structs.replace(good, recovery_s={"q": 11.0}).failures(10)) == 1
+    for lag_s, failures in ((1.0, 0), (11.0, 1)):
+        backlog = Backlog(readings=1, seconds=1.0, largest_batch=1, live_lag_p95_s=lag_s)
+        starved = msgspec.structs.replace(good, fault="database-down", backlog=backlog)
+        assert len(starved.failures(10)) == failures
+
+
+def test_the_load_follows_from_the_seed() -> None:
+    """The same seed gives the same requests and messages, but for their times; another one does not."""
+
+    def composed(seed: str) -> list[tuple[object, ...]]:
+        ledger = Ledger("r")
+        client = Client("http://localhost", "h0-0", ledger, 0.1, seed)
+        publisher = Publisher(1883, "q-0", ledger, 0.1, seed)
+        posts = [client.compose() for _ in range(50)]
+        messages = [publisher.compose() for _ in range(50)]
+        return [
+            *((len(post.keys), [ledger.bad[raw] for raw in post.bad], post.headers) for post in posts),
+            *((message.topic, len(message.keys), bool(message.trip)) for message in messages),
+        ]
+
+    assert composed("a") == composed("a")
+    assert composed("a") != composed("b")
 
 
 def test_growth_is_told_from_flat_memory() -> None:

@@ -73,8 +73,8 @@ class Pipeline:
                 self._log.warning("given_up_unacknowledged", readings=self.buffer.readings)
             for writer in self._writers:
                 writer.hang_up()
-            # A turn for those that wait on a connection to see its end, before a cancellation makes them ask a
-            # frozen server to cancel, and wait for its word.
+            # A turn for those that wait on a connection to see its end: cancelled first, they would ask a
+            # frozen server to cancel and wait for its word.
             await asyncio.wait(self._tasks, timeout=_DRAIN_POLL_S)
             for task in self._tasks:
                 task.cancel()

@@ -141,7 +141,8 @@ def explain_tls(address: BrokerAddress, error: BaseException | None) -> str | No
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the certificate of the broker at {address} does not hold: {error.verify_message}. Set "
+            f"the certificate of the broker at {address} does not hold: "
+            f"{error.verify_message.rstrip('.')}. Set "
             "FLEETWATT_MQTT_CA_FILE to the authority that signed it; the host in FLEETWATT_MQTT_URL must be "
             "a name in the certificate; an expired one must be renewed at the broker"
         )

@@ -1,16 +1,11 @@
-"""The broker of deploy/mosquitto: devices and workers get through, certificates and users can change."""
+"""The broker of deploy/mosquitto: devices and workers get through."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-import shutil
-import signal
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,8 +13,7 @@ import pytest
 from service.alerts.publisher import Message, publish_retained
 from service.broker import BrokerAddress
 from service.settings import Settings
-from tests.support import servers
-from tests.support.deployed_broker import DEPLOYED, PASSWORD, USERS, DeployedBroker, deployed_broker, device
+from tests.support.deployed_broker import PASSWORD, USERS, DeployedBroker, deployed_broker, device
 from tests.support.mqtt import (
     DUPLICATES,
     METER,
@@ -30,12 +24,10 @@ from tests.support.mqtt import (
     eventually,
     worker_process,
 )
-from tests.support.mqtt_raw import CLOSED, NOT_AUTHORISED, RawClient
+from tests.support.mqtt_raw import NOT_AUTHORISED, RawClient
 from tests.support.strategies import Owner, encode, meter, rows, vehicle
 
 pytestmark = pytest.mark.anyio
-
-READING = encode(meter("M-1"))
 
 
 def _certificate_lines(broker: DeployedBroker) -> list[str]:
@@ -159,66 +151,3 @@ async def test_a_device_cannot_steal_from_workers_that_share(
         for minute in range(20):
             assert await good.publish(f"{METER}M-1", encode(meter("M-1", minute))) == 0
         await eventually(owner, METERS, 20)
-
-
-async def test_devices_come_and_go_without_a_restart() -> None:
-    """After SIGHUP a new device gets in, and one that was removed is out, at once."""
-    with deployed_broker() as broker, broker.running() as process:
-        async with device(broker, "meter/M-2") as removed:
-            broker.set_passwords("meter/M-1", "meter/M-9")
-            process.send_signal(signal.SIGHUP)
-            async with asyncio.timeout(20):
-                while await removed.publish(f"{METER}M-2", READING) != CLOSED:
-                    await asyncio.sleep(0.05)
-        async with device(broker, "meter/M-9") as added:
-            assert await added.publish(f"{METER}M-9", READING) in {0, 16}
-
-
-async def test_a_renewed_certificate_is_taken_without_a_restart() -> None:
-    """After SIGHUP new connections see the new certificate."""
-    with deployed_broker() as broker, broker.running() as process:
-        before = await _serial(broker)
-        for file, name in zip(broker.authority.issue("new", "localhost"), ("crt", "key"), strict=True):
-            shutil.copy(file, broker.folder / f"certs/server.{name}")
-        process.send_signal(signal.SIGHUP)
-        async with asyncio.timeout(20):
-            while await _serial(broker) == before:
-                await asyncio.sleep(0.05)
-
-
-async def _serial(broker: DeployedBroker) -> object:
-    _, writer = await asyncio.open_connection("localhost", broker.devices, ssl=broker.context())
-    certificate = writer.get_extra_info("peercert")
-    writer.transport.abort()
-    return certificate["serialNumber"]
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
-async def test_the_commands_of_the_readme(tmp_path: Path) -> None:
-    """What the README tells to type makes certificates and password files that this broker takes."""
-    commands = re.findall(r"```sh\n(.*?)```", (DEPLOYED / "README.md").read_text(), re.DOTALL)
-    made = [block for block in commands if "openssl" in block or "mosquitto_passwd" in block]
-    assert len(made) >= 2
-    script = "\n".join(made).replace("/etc/mosquitto", str(tmp_path)).replace("broker.example", "localhost")
-    script = re.sub(r"^(sudo |chown |systemctl ).*$", "", script, flags=re.MULTILINE)
-    bin_dir = servers.apache_root() / "usr/bin"
-    running = await asyncio.create_subprocess_exec(
-        "bash", "-euo", "pipefail", "-c", f'export PATH="{bin_dir}:$PATH"\n{script}',
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path,
-    )  # fmt: skip
-    output, _ = await running.communicate()
-    assert running.returncode == 0, output.decode()
-    with deployed_broker() as broker:
-        for file in ("certs/server.crt", "certs/server.key", "certs/services-ca.crt", "passwords"):
-            shutil.copy(tmp_path / file, broker.folder / file)
-            (broker.folder / file).chmod(0o644)
-        context = ssl.create_default_context(cafile=str(tmp_path / "ca/ca.crt"))
-        password = (tmp_path / "METER-001.password").read_text().strip()
-        with broker.running():
-            async with RawClient(broker.devices, tls=context) as client:
-                assert await client.connect("x", ("meter/METER-001", password)) == 0
-                assert await client.publish(f"{METER}METER-001", READING) in {0, 16}
-            context.load_cert_chain(tmp_path / "ca/fleetwatt.crt", tmp_path / "ca/fleetwatt.key")
-            async with RawClient(broker.services, tls=context) as client:
-                assert await client.connect("fleetwatt-0") == 0
-                assert await client.subscribe("telemetry/+/+") == (1,)

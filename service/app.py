@@ -26,11 +26,13 @@ from service.broker import BrokerAddress
 from service.dead_letters import http as dead_letters_http
 from service.dead_letters.again import Again, submit_to
 from service.dead_letters.store import Letters
+from service.errors import DatabaseUnavailableError
 from service.ingest import http as ingest_http
 from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
 from service.maintenance.dead_letters import DeadLetterBounds
 from service.maintenance.rollups import Rollups
+from service.pulse import Pulse
 from service.sessions import http as sessions_http
 from service.sessions import messages as session_messages
 from service.sessions.store import Sessions
@@ -58,6 +60,7 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     delivery = Delivery(settings, pool)
     guard = Guard(settings, pool)
     again = Again(settings, pool, submit_to(pipeline, settings))
+    pulse = Pulse(settings)
     jobs: list[Callable[[], Coroutine[Any, Any, None]]] = [
         Rollups(settings, database_settings(settings)).run,
         DeadLetterBounds(settings).run,
@@ -78,14 +81,19 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
             ):
                 yield
         finally:
+            await pulse.close()
             await pool.close()
 
     async def check() -> dict[str, str]:
-        breaker = pipeline.breaker.state.word
+        breaker = pipeline.breaker
         if not pipeline.available:
-            raise unavailable("the writers cannot reach the database", breaker=breaker)
-        await reads.ping()
-        return {"breaker": breaker}
+            raise unavailable("the writers cannot reach the database", breaker=breaker.state.word)
+        try:
+            await pulse.feel()
+        except DatabaseUnavailableError as error:
+            # It does not open the breaker, which only a writer's try could close again: perhaps none comes.
+            raise unavailable(f"{error}", breaker=breaker.state.word) from error
+        return {"breaker": breaker.state.word}
 
     app = Litestar(
         route_handlers=[
@@ -104,6 +112,8 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
         openapi_config=apidocs.config(),
         request_max_body_size=settings.http_max_body_bytes,
         cors_config=hosts.cors(settings),
+        # The framework's own would take the place of ours, and write text.
+        logging_config=None,
         debug=False,
     )
     # The framework keeps paths in a set: sorted, two processes tell the same document.

@@ -103,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern="^(auto|keys)$",
+            extra={"write": "auto or keys"},
             description="keys: every request needs one; auto: on loopback only once one was made",
         ),
     ] = "auto"
@@ -116,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=60, description="Seconds a process believes what it read of a key, good or bad")
     ] = 5.0
     api_key: Annotated[
-        str, Meta(description="Key that the simulator and the demo send with requests", extra=secret.WHOLE)
+        str, Meta(description="Key that the simulator sends with requests", extra=secret.WHOLE)
     ] = ""
     http_max_body_bytes: Annotated[
         Positive, Meta(description="Largest request body as it arrives, in bytes")
@@ -151,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             pattern=_LIST_OF.format(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])"),
             description="Host names that requests may be for, comma-separated; empty: on loopback its own",
+            extra={"write": "host names without a port or a wildcard: fleet.example,www.fleet.example"},
         ),
     ] = ""
     http_cors_origins: Annotated[
@@ -158,6 +160,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             pattern=_LIST_OF.format(r"https?://[\w.-]+(?::\d+)?"),
             description="Origins whose web pages may call the API, comma-separated: https://dash.example,...",
+            extra={
+                "write": "origins in full, without a wildcard: https://dash.example,https://b.example:8443"
+            },
         ),
     ] = ""
     buffer_max_readings: Annotated[
@@ -283,10 +288,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "nobody"
     log_level: Annotated[
-        str, Meta(pattern="^(debug|info|warning|error)$", description="Least severity that is logged")
+        str,
+        Meta(
+            pattern="^(debug|info|warning|error)$",
+            description="Least severity that is logged",
+            extra={"write": "debug, info, warning or error"},
+        ),
     ] = "info"
     log_format: Annotated[
-        str, Meta(pattern="^(auto|json|text)$", description="json, text, or auto: text on a terminal")
+        str,
+        Meta(
+            pattern="^(auto|json|text)$",
+            description="json, text, or auto: text on a terminal",
+            extra={"write": "auto, json or text"},
+        ),
     ] = "auto"
 
     def __repr__(self) -> str:
@@ -315,10 +330,14 @@ def _meta(field: msgspec.structs.FieldInfo) -> msgspec.inspect.Metadata | None:
     return info if isinstance(info, msgspec.inspect.Metadata) else None
 
 
+def _extra(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
+    meta = _meta(field)
+    return (meta.extra if meta else None) or {}
+
+
 def _mark(field: msgspec.structs.FieldInfo) -> str | None:
     """Tell whether, and how far, a setting is a secret."""
-    meta = _meta(field)
-    mark: str | None = ((meta.extra if meta else None) or {}).get("hide")
+    mark: str | None = _extra(field).get("hide")
     return mark
 
 
@@ -340,7 +359,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
             values[field.name] = msgspec.convert(text, field.type, strict=False)
         except msgspec.ValidationError as error:
             shown = secret.hide(_mark(field), text)
-            raise SettingsError(f"{name}={shown!r} is not valid: {error}") from None
+            wanted = _extra(field).get("write")
+            raise SettingsError(
+                f"{name}={shown!r} is not valid: {f'write {wanted}' if wanted else error}"
+            ) from None
     return Settings(**values)
 
 

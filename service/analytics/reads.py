@@ -119,10 +119,6 @@ class Reads(NamedTuple):
         size = parameters["page_size"]
         return cut_page(await fetch_all(self.pool, statement, {**parameters, "page_size": size + 1}), size)
 
-    async def ping(self) -> None:
-        """Ask the database for a sign of life; raises what psycopg raises when there is none."""
-        await fetch_all(self.pool, query("ping"), timeout_s=3.0)
-
 
 def _totals(rows: list[dict[str, Any]], kind: str) -> dict[str, int]:
     names = ("accepted", "duplicates", "conflicts")

@@ -17,8 +17,9 @@ from rich.live import Live
 from service import lifecycle, log
 from service import settings as settings_module
 from service.broker import BrokerAddress
+from service.cli.demo_key import own_key
 from service.cli.demo_view import DemoView
-from service.cli.options import Duration, data_dir_option, own_api_key
+from service.cli.options import Duration, data_dir_option
 from service.cli.progress import console, install_with_progress
 from service.embedded import instance
 from service.embedded.account import server_account
@@ -64,7 +65,7 @@ def command(seconds: float | None, devices: int, interval: float, data_dir: Path
     servers = install_with_progress(settings)
     with instance.locked(folder):
         stack = Stack(settings, servers, folder, Ports(), _say)
-        books = asyncio.run(_run(stack, began, seconds, devices, interval, own_api_key(settings)))
+        books = asyncio.run(_run(stack, began, seconds, devices, interval))
     click.echo(
         f"sent {books['sent']}, stored {books['stored']}, duplicates {books['duplicates']}, "
         f"dead letters {books['dead_letters']}, lost {books['lost']}"
@@ -77,11 +78,12 @@ def _say(what: str) -> None:
 
 
 async def _run(
-    stack: Stack, began: float, seconds: float | None, devices: int, interval_s: float, api_key: str
+    stack: Stack, began: float, seconds: float | None, devices: int, interval_s: float
 ) -> dict[str, int]:
     stop = lifecycle.stop_requested()
     async with (
         stack,
+        own_key(stack.running) as api_key,
         httpx.AsyncClient(
             base_url=stack.running.http, trust_env=False, timeout=30, headers=key_headers(api_key)
         ) as api,
@@ -223,8 +225,7 @@ class _Demo:
         response = await self._api.get(path)
         if response.status_code in {401, 403}:
             raise FleetwattError(
-                "the demo's engine asks for a key: set FLEETWATT_API_KEY to one of scope admin"
-                " (fleetwatt key create --name demo --scope admin)"
+                "the demo's service asks for keys by now: start the demo again, it makes itself one"
             )
         response.raise_for_status()
         answer: dict[str, Any] = response.json()

@@ -174,9 +174,8 @@ def list_command(
     for each in found:
         end = rfc3339(each.ended_at) or "open"
         table.add_row(each.session_id, each.vehicle_id, each.meter_id, rfc3339(each.started_at), end)
-    # Ids are to be read whole, also where nobody looks at a terminal.
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    # Ids are to be read, and copied, whole: a narrow terminal wraps the lines, and nothing is cut.
+    Console(width=10_000, highlight=False).print(table)
     if len(found) == limit:
         click.echo(f"the first {limit}; --limit shows more")
 

@@ -91,7 +91,8 @@ def command(data_dir: Path | None, **given: Any) -> None:
     """Send the readings of a fleet that charges in sessions, as its meters and vehicles would.
 
     Run `fleetwatt seed N N --seed K` first, with the same numbers, so that the engine knows whose meter is
-    whose. Ends with status 1 if something that was sent was not acknowledged.
+    whose. Over HTTP it sends the key in FLEETWATT_API_KEY, where the service asks for one. Ends with status 1
+    if something that was sent was not acknowledged.
     """
     options = _options(client_settings(data_dir), given)
     with _shown() as report:

@@ -97,23 +97,42 @@ class ImportReport(msgspec.Struct, kw_only=True):
 def rejects_file(path: Path, option: str = "--rejects") -> Iterator[OnRejected]:
     """Write refused lines (line, field, code, message, raw) in the order of the file.
 
-    NDJSON where the name ends in .ndjson or .jsonl, otherwise CSV.
+    NDJSON where the name ends in .ndjson or .jsonl, otherwise CSV. What the file held before is gone with the
+    first line, or once all is well without one: a file that cannot be imported at all changes nothing.
     """
+    is_new = not path.exists()
     try:
-        file = path.open("w", encoding="utf-8", newline="")
+        file = path.open("a", encoding="utf-8", newline="")
     except OSError as error:
         raise ImportFileError(f"{option} {path}: {error.strerror or error}") from None
     with file:
         writer = csv.DictWriter(file, RejectedLine._fields)
         as_json = path.suffix.lower() in {".ndjson", ".jsonl"}
-        if not as_json:
-            writer.writeheader()
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if begun:
+                return
+            begun = True
+            # Not a device or a pipe, which cannot be cut.
+            if path.is_file():
+                file.truncate(0)
+            if not as_json:
+                writer.writeheader()
 
         def write(line: RejectedLine) -> None:
+            begin()
             shown = line._asdict() | {"raw": line.raw.decode(errors="backslashreplace")}
             if as_json:
                 file.write(json.dumps(shown, ensure_ascii=False) + "\n")
             else:
                 writer.writerow(shown)
 
-        yield write
+        try:
+            yield write
+        except BaseException:
+            if is_new and not begun:
+                path.unlink(missing_ok=True)
+            raise
+        begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from random import uniform
 from time import monotonic
 from typing import Final, Self
@@ -11,6 +12,7 @@ from typing import Final, Self
 import httpx
 import msgspec
 
+from service.errors import FleetwattError
 from service.readings import Reading
 from service.simulator.progress import Progress
 from service.simulator.sender import FIRST_PAUSE_S, Idle, next_pause_s
@@ -33,6 +35,11 @@ class _Answer(msgspec.Struct):
     rejected: list[_Refused] = []
 
 
+class _Problem(msgspec.Struct):
+    detail: str
+    code: str = ""
+
+
 def key_headers(api_key: str) -> dict[str, str]:
     """Give the headers by which a request shows its key; none without one."""
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -46,6 +53,7 @@ class HttpSender:
     ) -> None:
         self.progress = progress
         self.batch = batch
+        self._refused = ""
         self._idle = Idle()
         self._slots = asyncio.Semaphore(connections)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,8 +77,12 @@ class HttpSender:
         await self._client.aclose()
 
     async def send(self, readings: Sequence[Reading]) -> None:
-        """Post readings in batches; waits only while all connections are busy."""
+        """Post readings in batches; waits only while all connections are busy.
+
+        Raises FleetwattError once the service has told that our key is not good: it would go on like that.
+        """
         for start in range(0, len(readings), self.batch):
+            self._check_key()
             await self._slots.acquire()
             batch = readings[start : start + self.batch]
             self._idle.begin(len(batch))
@@ -81,7 +93,13 @@ class HttpSender:
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until every batch is answered; False if that took too long."""
-        return await self._idle.wait(timeout_s)
+        done = await self._idle.wait(timeout_s)
+        self._check_key()
+        return done
+
+    def _check_key(self) -> None:
+        if self._refused:
+            raise FleetwattError(f"the service refused us: {self._refused}")
 
     async def _deliver(self, batch: Sequence[Reading]) -> None:
         try:
@@ -119,8 +137,19 @@ class HttpSender:
             self.progress.problem = answer.rejected[0].message if answer.rejected else ""
         else:
             self.progress.rejected += count
-            self.progress.problem = f"service: {response.status_code} {response.text[:200]}"
+            problem = _problem(response)
+            self.progress.problem = f"service: {response.status_code} {problem.detail}"
+            if response.status_code == HTTPStatus.UNAUTHORIZED or problem.code == "not_allowed":
+                self._refused = f"{problem.detail}; FLEETWATT_API_KEY holds the key that is sent"
         return None
+
+
+def _problem(response: httpx.Response) -> _Problem:
+    """Read problem details; of what is none, the beginning."""
+    try:
+        return msgspec.json.decode(response.content, type=_Problem)
+    except msgspec.MsgspecError:
+        return _Problem(response.text[:200])
 
 
 def _retry_after_s(response: httpx.Response) -> float:

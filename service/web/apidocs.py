@@ -195,7 +195,13 @@ def config() -> OpenAPIConfig:
                     type="http",
                     scheme="bearer",
                     description="A key such as fw_...; a service on loopback without keys asks for none",
-                )
+                ),
+                "apiKeyHeader": SecurityScheme(
+                    type="apiKey",
+                    name="X-API-Key",
+                    security_scheme_in="header",
+                    description="The same key in a header of its own",
+                ),
             }
         ),
         render_plugins=[_SwaggerPage()],

@@ -13,11 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
 from service.web.answers import answer, rfc3339
-from service.web.apidocs import DATABASE_AWAY, STRING, TIME, an_object, json_answer, operation
+from service.web.apidocs import STRING, TIME, an_object, json_answer, operation, problem
 from service.web.principal import KEY_SECURITY, PUBLIC, READ, needs
-from service.web.problems import Problem, unavailable
 
-# Gives what to say beside "ok"; raises when the process cannot do its work right now.
+# Gives what to say beside "ok"; raises Problem when the process cannot do its work right now.
 Check = Callable[[], Awaitable[dict[str, str]]]
 # We made it: nothing to validate on each request.
 InjectedCheck = NamedDependency[SkipValidation[Check]]
@@ -31,7 +30,7 @@ _READY = operation(
         "200": json_answer(
             an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING, breaker=STRING), "Ready"
         ),
-        "503": DATABASE_AWAY,
+        "503": problem("The database does not answer, or `breaker` is not closed: told within 2 s"),
     }
 )
 
@@ -60,13 +59,7 @@ async def live() -> Response[bytes]:
 @get("/health/ready", operation_class=_READY, summary="Readiness probe")
 async def ready(check: InjectedCheck) -> Response[bytes]:
     """Tell that the database answers and readings can be stored; 503 means: send traffic elsewhere."""
-    try:
-        details = await check()
-    except Problem:
-        raise
-    except Exception as error:
-        raise unavailable("the database does not answer") from error
-    return answer(_body() | details)
+    return answer(_body() | await check())
 
 
 @get(

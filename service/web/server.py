@@ -22,7 +22,8 @@ from service.web.hosts import is_loopback
 
 # Slow headers, and a connection on which nothing follows: both end after this time.
 _HEADER_TIMEOUT_S: Final = 10
-# Of all headers together; more is answered with 431, as are more than 100 of them.
+# Of all headers together, up to twice that where they come in one piece; more is answered with 431, as are
+# more than 100 of them.
 _HEADERS_BYTES: Final = 64 * 1024
 # Files that a process has open beside its connections: database, libraries, logs.
 _OTHER_FILES: Final = 200
@@ -58,6 +59,8 @@ def run(target: str, settings: Settings) -> None:
         websockets=False,
         backpressure=settings.http_connections_max,
         log_enabled=settings.log_level == "debug",
+        # What it has to say goes the way of all other lines.
+        log_dictconfig={"loggers": {"_granian": {}}},
         http1_settings=HTTP1Settings(
             header_read_timeout=_HEADER_TIMEOUT_S * 1000, max_buffer_size=_HEADERS_BYTES
         ),
@@ -76,6 +79,8 @@ def _check_tls(settings: Settings) -> bool:
         )
     if not settings.http_tls_cert_file:
         return False
+    _check_pem("FLEETWATT_HTTP_TLS_CERT_FILE", settings.http_tls_cert_file, b"CERTIFICATE-----")
+    _check_pem("FLEETWATT_HTTP_TLS_KEY_FILE", settings.http_tls_key_file, b"PRIVATE KEY-----")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             settings.http_tls_cert_file,
@@ -85,13 +90,23 @@ def _check_tls(settings: Settings) -> bool:
     except ssl.SSLError as error:
         raise SettingsError(
             "FLEETWATT_HTTP_TLS_CERT_FILE and FLEETWATT_HTTP_TLS_KEY_FILE are no certificate with its key: "
-            f"{error.reason}"
-        ) from None
-    except OSError as error:
-        raise SettingsError(
-            f"FLEETWATT_HTTP_TLS_CERT_FILE and FLEETWATT_HTTP_TLS_KEY_FILE cannot be read: {error.strerror}"
+            f"{error.reason or 'they cannot be read as PEM'}"
         ) from None
     return True
+
+
+def _check_pem(variable: str, file: str, wanted: bytes) -> None:
+    """Raise SettingsError, naming the file, where it cannot be read or holds something else."""
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{variable}={file!r} cannot be read: {error.strerror}") from None
+    if wanted not in content:
+        raise SettingsError(f"{variable}={file!r} holds no {wanted.decode().strip('-').lower()} in PEM")
+    if b"-----BEGIN ENCRYPTED" in content or b"Proc-Type: 4,ENCRYPTED" in content:
+        raise SettingsError(
+            f"{variable}={file!r} has a password: give one without (openssl pkey -in FILE -out FILE)"
+        )
 
 
 def _check_port(settings: Settings) -> None:

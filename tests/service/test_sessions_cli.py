@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import pty
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +127,27 @@ async def test_what_stops_an_import(fleetwatt: Run, tmp_path: Path) -> None:
     assert file.read_text() == CSV
     # A dry run asks no database.
     assert fleetwatt("import", str(file), "--dry-run", url="postgresql://127.0.0.1:1/none").returncode == 0
+
+
+async def test_a_narrow_terminal_cuts_nothing(fleetwatt: Run, settings: Settings) -> None:
+    """On a terminal of 80 columns ids and times are whole, each on one line of text, for `end` to take."""
+    session, vehicle, moment = "s" * 40, "v" * 40, "2026-01-31T12:00:00Z"
+    told(fleetwatt("start", vehicle, "m" * 40, "--at", moment, "--session-id", session, "--json"))
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 80))
+    environment = {**os.environ, "FLEETWATT_DATABASE_URL": settings.database_url, "TERM": "xterm"}
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs
+        [sys.executable, "-m", "service", "sessions", "list"], env=environment, stdout=theirs, stdin=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other side has closed it
+            while piece := os.read(ours, 65_536):
+                shown += piece
+    os.close(ours)
+    assert process.returncode == 0
+    for word in (session, vehicle, "m" * 40, moment):
+        assert word.encode() in shown
 
 
 async def test_start_list_and_end(fleetwatt: Run, owner: Owner) -> None:

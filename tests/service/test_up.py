@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+from service.access.key import make
 from service.embedded.processes import started_at
 from tests.support import servers
 
@@ -249,6 +250,37 @@ def test_a_half_made_download_heals_itself() -> None:
         assert result.returncode == 0, result.stderr
         assert not (cache / "servers-partial-abc").exists()
         assert (cache / "servers-trixie-1/usr/lib/postgresql/17/bin/postgres").is_file()
+
+
+def test_demo_makes_itself_a_key(folder: Path) -> None:
+    """Where its service asks for keys the demo has one of its own, and nobody has it afterwards.
+
+    What is set for another service does not matter, and an open one stays open.
+    """
+    demo = ("demo", "2", "--devices", "2", "--interval", "1", "--data-dir", str(folder))
+    assert fleetwatt("demo", "1", *demo[2:]).returncode == 0
+    running = up(folder)
+    assert httpx.get(f"{running['http']}/v1/sessions", trust_env=False).status_code == 200
+    assert keys_of(folder) == []
+    made = fleetwatt("key", "create", "--name", "mine", "--scope", "read", "--data-dir", str(folder))
+    assert made.returncode == 0, made.stderr
+    assert fleetwatt("down", "--data-dir", str(folder)).returncode == 0
+    result = fleetwatt(*demo, environment={"FLEETWATT_API_KEY": make().text})
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("lost 0")
+    up(folder)
+    assert [(key["name"], key["state"]) for key in keys_of(folder)] == [
+        ("mine", "active"),
+        ("demo", "revoked"),
+    ]
+
+
+def keys_of(folder: Path) -> list[dict[str, Any]]:
+    """Give what `key list` tells to programs of a running engine."""
+    result = fleetwatt("key", "list", "--json", "--data-dir", str(folder))
+    assert result.returncode == 0, result.stderr
+    keys: list[dict[str, Any]] = json.loads(result.stdout)["keys"]
+    return keys
 
 
 def test_demo_balances_its_books(folder: Path) -> None:

@@ -188,7 +188,7 @@ async def test_no_cors_unless_set() -> None:
     preflight = {
         "origin": "https://dash.example",
         "access-control-request-method": "POST",
-        "access-control-request-headers": "content-type,authorization",
+        "access-control-request-headers": "content-type,authorization,x-api-key",
     }
     async with serving(NOWHERE) as client:
         for response in (
@@ -200,7 +200,9 @@ async def test_no_cors_unless_set() -> None:
         response = await client.options("/v1/telemetry", headers=preflight)
         assert response.status_code == 204
         assert response.headers["access-control-allow-origin"] == "https://dash.example"
-        assert "authorization" in response.headers["access-control-allow-headers"].lower()
+        allowed = response.headers["access-control-allow-headers"].lower()
+        assert "authorization" in allowed
+        assert "x-api-key" in allowed
         response = await client.post("/v1/telemetry", headers={"origin": "https://dash.example"})
         assert response.headers["access-control-allow-origin"] == "https://dash.example"
         assert "access-control-allow-credentials" not in response.headers

@@ -141,23 +141,35 @@ async def test_more_connections_than_are_served(
 
 
 @pytest.mark.parametrize(
-    ("request_head", "status"),
+    ("request_head", "status", "by_us"),
     [
-        (b"GET /health?" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost", 414),
-        (b"GET /health?" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost", 414),
-        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 300_000, 431),
-        (b"GET /health HTTP/1.1\r\nHost: localhost" + b"".join(b"\r\nx%d: y" % n for n in range(101)), 431),
-        (b"POST /v1/telemetry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 17000000", 413),
-        (b"POST /v1/telemetry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2", 400),
+        (b"GET /health?" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost", 414, True),
+        (b"GET /health?" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost", 414, False),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 300_000, 431, False),
+        (
+            b"GET /health HTTP/1.1\r\nHost: localhost" + b"".join(b"\r\nx%d: y" % n for n in range(101)),
+            431,
+            False,
+        ),
+        (b"POST /v1/telemetry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 17000000", 413, True),
+        (
+            b"POST /v1/telemetry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2",
+            400,
+            False,
+        ),
     ],
     ids=["url", "huge url", "headers", "number of headers", "announced body", "two lengths"],
 )
-async def test_too_large(settings: Settings, tmp_path: Path, request_head: bytes, status: int) -> None:
-    """What is too large is refused before it is read, by us or by the server below us."""
+async def test_too_large(
+    settings: Settings, tmp_path: Path, request_head: bytes, status: int, *, by_us: bool
+) -> None:
+    """What is too large is refused before it is read, by us or, without a body, by the server below us."""
     async with served(settings, tmp_path) as running:
         answer = await running.say(request_head + b"\r\nConnection: close\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert b"granian" not in answer.lower()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert (b"application/problem+json" in head) is bool(body) is by_us
 
 
 async def test_a_body_without_a_length(settings: Settings, tmp_path: Path) -> None:
@@ -238,16 +250,23 @@ async def test_keys_in_clear_are_warned_of(settings: Settings, tmp_path: Path) -
 
 
 def test_certificates_that_cannot_work(tmp_path: Path) -> None:
-    """A certificate without its key, one that is none, a file that is not there: the settings are named."""
+    """A certificate without its key, one that is none, a file that is not there: what is wrong is named."""
     certificate, key = Authority(tmp_path).issue("localhost", "localhost")
     other = Authority(tmp_path, "other").issue("other", "localhost")[1]
-    for cert_file, key_file in (
-        (certificate, ""),
-        ("", key),
-        (certificate, other),
-        (key, certificate),
-        (certificate, tmp_path / "missing"),
+    missing, locked, broken = tmp_path / "missing", tmp_path / "locked.pem", tmp_path / "broken.pem"
+    locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n-----END ENCRYPTED PRIVATE KEY-----\n")
+    broken.write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    for cert_file, key_file, words in (
+        (certificate, "", "set both FLEETWATT_HTTP_TLS_CERT_FILE and"),
+        ("", key, "set both FLEETWATT_HTTP_TLS_CERT_FILE and"),
+        (certificate, other, "FLEETWATT_HTTP_TLS_CERT_FILE and .* are no certificate with its key: KEY_"),
+        (key, certificate, "FLEETWATT_HTTP_TLS_CERT_FILE='.*' holds no certificate"),
+        (certificate, certificate, "FLEETWATT_HTTP_TLS_KEY_FILE='.*' holds no private key"),
+        (certificate, missing, "FLEETWATT_HTTP_TLS_KEY_FILE='.*missing' cannot be read"),
+        (missing, key, "FLEETWATT_HTTP_TLS_CERT_FILE='.*missing' cannot be read"),
+        (certificate, locked, "FLEETWATT_HTTP_TLS_KEY_FILE='.*' has a password"),
+        (broken, key, "are no certificate with its key: [^N]"),
     ):
         chosen = Settings(http_tls_cert_file=str(cert_file), http_tls_key_file=str(key_file))
-        with pytest.raises(SettingsError, match="FLEETWATT_HTTP_TLS_CERT_FILE"):
+        with pytest.raises(SettingsError, match=words):
             server.run("service.app:asgi", chosen)

@@ -307,6 +307,21 @@ def test_command_never_overwrites_its_input(alone: Path) -> None:
     assert path.read_text() == METERS
 
 
+def test_a_missing_input_leaves_no_rejects(alone: Path) -> None:
+    """Where nothing can be imported a new file of rejects is not left behind, and an old one stays."""
+    rejects = alone / "rejects.csv"
+    arguments = [str(alone / "none.csv"), "--dry-run", "--data-dir", str(alone), "--rejects", str(rejects)]
+    assert isinstance(CliRunner().invoke(command, arguments).exception, ImportFileError)
+    assert not rejects.exists()
+    rejects.write_text("of the last import\n")
+    assert isinstance(CliRunner().invoke(command, arguments).exception, ImportFileError)
+    assert rejects.read_text() == "of the last import\n"
+    (alone / "none.csv").write_text(METERS + meter_line(1))
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    assert rejects.read_text().splitlines() == ["line,field,code,message,raw"]
+
+
 def test_help_shows_both_examples() -> None:
     """The help holds a worked example of a meter and of a vehicle."""
     result = CliRunner().invoke(command, ["--help"], terminal_width=200)

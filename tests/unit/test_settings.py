@@ -39,6 +39,24 @@ def test_values_are_read() -> None:
     assert (settings.http_port, settings.retry_max_s, settings.mqtt_share) == (9000, 0.5, "a")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("HTTP_HOSTS", "*", "write host names without a port or a wildcard: fleet.example"),
+        ("HTTP_CORS_ORIGINS", "*", "write origins in full, without a wildcard: https://"),
+        ("HTTP_AUTH", "none", "write auto or keys"),
+        ("LOG_LEVEL", "trace", "write debug, info, warning or error"),
+        ("LOG_FORMAT", "xml", "write auto, json or text"),
+    ],
+)
+def test_a_form_is_told_in_words(name: str, value: str, words: str) -> None:
+    """Where a value must have a form the error says how to write it; nobody has to read a pattern."""
+    with pytest.raises(SettingsError) as caught:
+        load({PREFIX + name: value})
+    assert words in str(caught.value)
+    assert "regex" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["FLEETWATT_HTTP_PROT", "FLEETWATT_", "FLEETWATT_http_port"])
 def test_unknown_name(name: str) -> None:
     """A name that no setting has is refused, not ignored: it is most often a typing error."""

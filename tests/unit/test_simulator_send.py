@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -22,6 +24,7 @@ from service.simulator.run import SimulationOptions, simulate
 
 READINGS = Fleet(20, 20, seed=1).readings_at(datetime(2026, 3, 1, 12, tzinfo=UTC), 60)
 GOOD = (200, b'{"accepted":9,"duplicates":1,"rejected":[]}')
+FOREIGN = b'{"code": "all_refused", "detail": "none of the readings is good"}'
 ONE_REFUSED = (200, b'{"accepted":9,"duplicates":0,"rejected":[{"index":3,"code":"x","message":"no good"}]}')
 
 
@@ -70,7 +73,7 @@ def test_a_batch_is_tried_until_it_is_stored() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "acknowledged", "rejected"),
-    [(ONE_REFUSED, 9, 1), ((400, b"{}"), 0, 10), ((401, b"who"), 0, 10), ((200, b"<html>"), 0, 10)],
+    [(ONE_REFUSED, 9, 1), ((400, b"{}"), 0, 10), ((403, FOREIGN), 0, 10), ((200, b"<html>"), 0, 10)],
 )
 def test_what_is_refused_is_counted_and_not_tried_again(
     answer: tuple[int, bytes], acknowledged: int, rejected: int
@@ -80,6 +83,33 @@ def test_what_is_refused_is_counted_and_not_tried_again(
     assert len(bodies) == 1
     assert (progress.acknowledged, progress.rejected) == (acknowledged, rejected)
     assert progress.problem
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            (401, json.dumps({"code": "bad_key", "detail": 300 * "." + " that key is none"}).encode()),
+            ". that key is none; FLEETWATT_API_KEY",
+        ),
+        (
+            (403, b'{"code": "not_allowed", "detail": "it takes the scope ingest"}'),
+            "the scope ingest; FLEETWATT_",
+        ),
+        ((401, b"who"), "who; FLEETWATT_API_KEY"),
+    ],
+)
+def test_a_key_that_is_not_good_ends_a_run(answer: tuple[int, bytes], words: str) -> None:
+    """It would be refused to the end: the run ends with the service's words, all of them."""
+
+    async def run() -> None:
+        async with _server(answer) as (url, _):
+            options = SimulationOptions(devices=3, interval_s=0.05, for_s=60, via="http", http_url=url)
+            async with asyncio.timeout(30):
+                await simulate(options, lambda _progress: None)
+
+    with pytest.raises(FleetwattError, match=re.escape(words)):
+        asyncio.run(run())
 
 
 def test_a_run_sends_all_that_it_generated() -> None:

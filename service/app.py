@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 from litestar import Litestar, get
@@ -42,6 +42,8 @@ from service.web.edge import Edge
 from service.web.principal import PUBLIC, needs
 from service.web.problems import unavailable
 
+_OTHER_CONNECTIONS: Final = 4
+
 
 @get("/", include_in_schema=False, opt=needs(PUBLIC))
 async def home() -> Redirect:
@@ -54,9 +56,10 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
 
     `served` says that it runs in a process of the HTTP server.
     """
-    pool = db.read_pool(settings)
+    # Wide questions to analytics, however many, must not keep anything else waiting.
+    questions = db.read_pool(settings)
+    pool = db.read_pool(settings, "serve", _OTHER_CONNECTIONS)
     pipeline = Pipeline(settings, f"http/{settings.http_port}")
-    reads = Reads(pool, settings)
     delivery = Delivery(settings, pool)
     guard = Guard(settings, pool)
     again = Again(settings, pool, submit_to(pipeline, settings))
@@ -70,7 +73,8 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-        # On the way out the server has taken its last request: the pipeline drains, then the pool closes.
+        # On the way out the server has taken its last request: the pipeline drains, then the pools close.
+        await questions.open(wait=False)
         await pool.open(wait=False)
         try:
             async with (
@@ -82,6 +86,7 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
                 yield
         finally:
             await pulse.close()
+            await questions.close()
             await pool.close()
 
     async def check() -> dict[str, str]:
@@ -99,7 +104,7 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
         route_handlers=[
             home,
             ingest_http.router(pipeline, settings),
-            analytics_http.router(reads, Series(pool, settings)),
+            analytics_http.router(Reads(questions, settings), Series(questions, settings)),
             alerts_http.router(pool),
             sessions_http.router(Sessions(pool)),
             dead_letters_http.router(Letters(pool), again.take),

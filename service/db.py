@@ -39,10 +39,11 @@ def require_url(settings: Settings) -> str:
     return settings.database_url
 
 
-def read_pool(settings: Settings) -> ReadPool:
-    """Make the pool that answers queries; open it with `await pool.open(wait=...)`.
+def read_pool(settings: Settings, name: str = "read", most: int | None = None) -> ReadPool:
+    """Make a pool that answers queries; open it with `await pool.open(wait=...)`.
 
-    Rows come as dicts. Each connection works in UTC and gives up a query that takes too long.
+    It has at most `most` connections, or as many as the setting read_pool_max says. Rows come as dicts.
+    Each connection works in UTC and gives up a query that takes too long.
     """
     timeout_ms = int(settings.statement_timeout_s * 1000)
     return AsyncConnectionPool(
@@ -50,16 +51,16 @@ def read_pool(settings: Settings) -> ReadPool:
         kwargs={
             "row_factory": dict_row,
             "autocommit": True,
-            "application_name": "fleetwatt read",
+            "application_name": f"fleetwatt {name}",
             "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}",
             "connect_timeout": 5,
             **_TCP,
         },
         min_size=1,
-        max_size=settings.read_pool_max,
+        max_size=most or settings.read_pool_max,
         timeout=5.0,
         open=False,
-        name="read",
+        name=name,
         # A dead server costs one failed check here instead of one failed request.
         check=AsyncConnectionPool.check_connection,
     )

@@ -21,7 +21,10 @@ def configure(level: str = "info", log_format: str = "auto") -> None:
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
         # Not the default one, which shows the values of variables: passwords are among them.
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            _make_printable,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
     )
     structlog.configure(
         processors=[*shared, *renderer],
@@ -39,6 +42,18 @@ def configure(level: str = "info", log_format: str = "auto") -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     # gmqtt reports each lost connection on several lines; service/ingest/mqtt.py logs one event instead.
     logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal could obey (escapes, and marks that turn the line around) by its code."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+def _make_printable(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Let nothing that somebody sent, such as a path, tell the terminal what to do."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def get(name: str) -> Any:

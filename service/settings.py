@@ -192,7 +192,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="How long a stopping process tries to store what it took; MQTT keeps the rest"),
     ] = 8.0
     read_pool_max: Annotated[
-        int, Meta(ge=1, le=200, description="Database connections that answer queries, per process")
+        int, Meta(ge=1, le=200, description="Database connections that answer analytics, per process")
     ] = 8
     statement_timeout_s: Annotated[
         Seconds, Meta(description="Longest time one query of the API may take")

@@ -55,5 +55,9 @@ def main() -> None:
     try:
         group(standalone_mode=True)
     except FleetwattError as error:
-        click.secho(f"fleetwatt: {error}", fg="red", err=True)
+        from service import log
+
+        # Its words may quote what stands in a file.
+        lines = (log.printable(line) for line in str(error).split("\n"))
+        click.secho("fleetwatt: " + "\n".join(lines), fg="red", err=True)
         sys.exit(1)

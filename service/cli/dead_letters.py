@@ -28,6 +28,7 @@ from service.dead_letters.replay import Replay, Report
 from service.dead_letters.store import Letters
 from service.errors import DatabaseUnavailableError, FleetwattError
 from service.ingest.pipeline import Pipeline
+from service.log import printable
 from service.settings import Settings
 from service.web.answers import rfc3339
 from service.web.problems import Problem
@@ -256,13 +257,6 @@ def _print_table(table: Table) -> None:
         column.overflow = "fold"
     console = Console()
     (console if console.is_terminal else Console(width=_WIDE)).print(table)
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal could obey (escapes, and marks that turn the line around) by its code."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )
 
 
 def hexdump(raw: bytes) -> Iterator[str]:

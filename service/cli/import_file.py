@@ -106,6 +106,6 @@ def command(
         report = asyncio.run(import_file(options, settings, show, on_rejected))
     click.echo(report.summary())
     for line in report.details():
-        click.echo(f"  {line}")
+        click.echo(f"  {log.printable(line)}")
     if strict and report.rejected:
         sys.exit(1)

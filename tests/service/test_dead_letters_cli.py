@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from service.cli.dead_letters import hexdump, printable
+from service.cli.dead_letters import hexdump
+from service.log import printable
 from service.settings import Settings
 from tests.support.letters import keep, marks, tables
 from tests.support.strategies import Owner, altered, as_json, meter, rows, vehicle

@@ -93,7 +93,7 @@ async def test_a_restarted_server(settings: Settings, postgres: Postgres, databa
 
 
 async def test_slow_queries_do_not_matter(settings: Settings, postgres: Postgres, database: str) -> None:
-    """While every connection of the pool is busy the service is ready: readings can be stored."""
+    """While analytics keep every connection of theirs busy all else goes on: the service is ready, too."""
     async with serving(settings, read_pool_max=1, statement_timeout_s=20) as client:
         assert (await client.get(READY)).status_code == 200
         with postgres.admin(database) as admin, admin.transaction():
@@ -101,6 +101,7 @@ async def test_slow_queries_do_not_matter(settings: Settings, postgres: Postgres
             slow = asyncio.create_task(client.get("/v1/ingest/meter/M-1/current"))
             await asyncio.sleep(0.3)
             assert (await client.get(READY)).status_code == 200
+            assert (await client.get("/v1/sessions")).status_code == 200
         assert (await slow).status_code in {200, 404}
 
 

@@ -336,7 +336,7 @@ async def test_defaults(owner: Owner) -> None:
 async def test_the_service_only_keeps_the_books(
     owner: Owner, now: datetime, postgres: Postgres, database: str, edition: str
 ) -> None:
-    """The service evaluates (where no job does), reads and notes deliveries; it can neither write nor close an alert."""
+    """The service evaluates where no job does, notes deliveries, and can neither write nor close an alert."""
     await charge(owner, now - 2 * HOUR, ratio=0.7)
     await refresh(owner)
     with psycopg.connect(postgres.url("fleetwatt_service", database), autocommit=True) as connection:

@@ -49,8 +49,9 @@ _FUNCTIONS: Final = """
     alert_rule apply_settings assign_meter billed cut_bins delivered expire_session_messages fit_session_end
     fit_session_message fit_session_start fleet_delivered fleet_performance fleet_totals judge_pairs
     local_starts meter_energy pair_energy prune_dead_letters raw_is_gone refresh_is_scheduled
-    refuse_session_message rolled_up session_end_is_a_guess session_takes_any_end setting settle_session_messages
-    split_window take_session_message vehicle_energy vehicle_performance whole_bins window_edges
+    refuse_session_message rolled_up session_end_is_a_guess session_takes_any_end setting
+    settle_session_messages split_window take_session_message vehicle_energy vehicle_performance whole_bins
+    window_edges
 """
 # Where no job of the database refreshes the rollups.
 _REFRESH: Final = """

@@ -72,8 +72,10 @@ class KeyStore:
         return by_id(await self._fetch(query("find_api_keys"), {"key_ids": key_ids}))
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._link.close()
+        """Close the connection; a look-up that is still under way fails, and makes no other one."""
+        self._link.drop()
+        async with self._lock:
+            await self._link.close()
 
     async def _fetch(self, statement: LiteralString, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """Run a query. Raises DatabaseUnavailableError, also when the server does not answer in time.

@@ -37,6 +37,20 @@ def _root(edition: str) -> Path | None:
     return servers.apache_root() if edition == "apache" else servers.community_root()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what would say the same twice: on Community, tests that do not depend on the edition."""
+    twice = {
+        item
+        for item in items
+        if item.get_closest_marker("either_edition")
+        and getattr(item, "callspec", None) is not None
+        and item.callspec.params.get("edition") == "community"  # type: ignore[attr-defined]
+    }
+    if twice:
+        config.hook.pytest_deselected(items=list(twice))
+        items[:] = [item for item in items if item not in twice]
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say on which editions the suite ran."""
     here = [edition for edition in EDITIONS if _root(edition)]

@@ -10,7 +10,7 @@ from service.settings import Settings
 from tests.support.keys import bearer, make_key
 from tests.support.strategies import Owner, altered, as_json, encode, meter, problem, rows, serving, vehicle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 TELEMETRY: Final = "/v1/telemetry"
 OWN: Final = [as_json(meter("m-1")), as_json(vehicle("v-1"))]

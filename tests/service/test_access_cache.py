@@ -24,7 +24,7 @@ from tests.support.keys import bearer, make_key
 from tests.support.servers import Postgres
 from tests.support.strategies import Owner, as_json, meter, problem, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 STATS: Final = "/v1/analytics/stats"
 

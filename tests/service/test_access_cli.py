@@ -21,7 +21,7 @@ from tests.support import servers
 from tests.support.keys import bearer, make_key, revoke_key
 from tests.support.serving import served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -16,7 +16,7 @@ from service.settings import Settings
 from tests.support.keys import bearer, make_key, revoke_key
 from tests.support.strategies import Owner, as_json, meter, problem, rows, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 STATS: Final = "/v1/analytics/stats"
 TELEMETRY: Final = "/v1/telemetry"

@@ -20,7 +20,7 @@ from tests.support.mqtt import worker_process
 from tests.support.servers import Postgres
 from tests.support.strategies import Owner, rows, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 MIB = 1024 * 1024
 LONG_AGO = datetime.now(UTC) - timedelta(days=100)

@@ -20,7 +20,7 @@ from service.settings import Settings
 from tests.support.letters import keep, marks, tables
 from tests.support.strategies import Owner, altered, as_json, meter, rows, vehicle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 # Colours the terminal, renames its window, turns the line around, and asks for the terminal's answer.

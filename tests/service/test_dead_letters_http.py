@@ -13,7 +13,7 @@ from service.settings import Settings
 from tests.support.letters import keep
 from tests.support.strategies import Api, Owner, altered, meter, problem, rfc3339, serving, vehicle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 # Of late: what is too old is pruned.
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)

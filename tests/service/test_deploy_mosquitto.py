@@ -27,7 +27,7 @@ from tests.support.mqtt import (
 from tests.support.mqtt_raw import NOT_AUTHORISED, RawClient
 from tests.support.strategies import Owner, encode, meter, rows, vehicle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 
 def _certificate_lines(broker: DeployedBroker) -> list[str]:

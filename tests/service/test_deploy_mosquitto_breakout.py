@@ -14,7 +14,7 @@ from tests.support.mqtt import METER, VEHICLE
 from tests.support.mqtt_raw import BAD_USER_OR_PASSWORD, CLOSED, NOT_AUTHORISED, RawClient
 from tests.support.strategies import encode, meter
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 READING = encode(meter("M-1"))
 

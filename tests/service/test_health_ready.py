@@ -22,7 +22,7 @@ from tests.support.servers import Postgres
 from tests.support.serving import PATIENCE_S, served
 from tests.support.strategies import as_json, meter, problem, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 READY: Final = "/health/ready"
 # It is told in 1.5 s; a busy machine may take longer, but not as long as any other wait for a database.

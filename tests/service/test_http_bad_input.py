@@ -20,7 +20,7 @@ from tests.conftest import EDITIONS
 from tests.support.servers import Postgres
 from tests.support.strategies import Owner, altered, as_json, meter, problem, rows, serving, vehicle
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 # One database for the whole file: what is refused leaves nothing but dead letters behind.
 

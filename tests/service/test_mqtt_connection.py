@@ -33,7 +33,7 @@ from tests.support.mqtt import (
 from tests.support.mqtt_raw import PUBACK, RawClient, proxy
 from tests.support.strategies import Owner, encode, meter, rows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 
 async def _until(condition: Any) -> None:

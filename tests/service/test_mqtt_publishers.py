@@ -26,7 +26,7 @@ from tests.support.mqtt import (
 from tests.support.mqtt_raw import CLOSED, PUBACK, RawClient, proxy
 from tests.support.strategies import Owner, encode, meter, rows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 
 async def test_odd_publishers_do_no_harm(

@@ -37,7 +37,7 @@ from tests.support.mqtt import (
 from tests.support.mqtt_raw import RawClient
 from tests.support.strategies import Owner, encode, meter
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 NOWHERE = "postgresql://127.0.0.1:1/none"
 

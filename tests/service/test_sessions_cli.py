@@ -19,7 +19,7 @@ import pytest
 from service.settings import Settings
 from tests.support.strategies import Api, Owner, rows
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -19,7 +19,7 @@ from service.web.problems import Problem
 from service.web.room import FREE_BYTES, Budget
 from tests.support.strategies import Owner, as_json, meter, problem, rows, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

@@ -13,7 +13,7 @@ from service.errors import SettingsError
 from service.settings import Settings, load
 from tests.support.strategies import as_json, meter, problem, rows, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
 # No database: nothing here gets as far as that.
 NOWHERE: Final = Settings(database_url="postgresql://127.0.0.1:1/none")

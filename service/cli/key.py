@@ -42,6 +42,14 @@ class _Expiry(click.ParamType[datetime]):
                 moment = parameters.timestamp("--expires", text)
             except Problem as problem:
                 self.fail(problem.detail, param, ctx)
+        elif text.isdecimal() or not text[:1].isdecimal():
+            # A bare number is seconds elsewhere, and would be taken for days here.
+            self.fail(
+                f"{text!r} is not a duration with its unit, such as 90d, nor a time, such as "
+                "2027-01-31T12:00:00Z",
+                param,
+                ctx,
+            )
         else:
             seconds = Duration().convert(text, param, ctx)
             if seconds <= _LONGEST.total_seconds():

@@ -123,7 +123,8 @@ def test_until_a_moment(fleetwatt: Command, settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (["--expires", "0"], "is over already"),
+        (["--expires", "0d"], "is over already"),
+        (["--expires", "30"], "is not a duration with its unit"),
         (["--expires", "-5d"], "is not a duration"),
         (["--expires", "soon"], "is not a duration"),
         (["--expires", "2020-01-01T00:00:00Z"], "is over already"),

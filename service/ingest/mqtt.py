@@ -8,7 +8,6 @@ new connection is made, which would deliver once more what is in handling alread
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import re
 from collections.abc import Coroutine, Iterator, Mapping
@@ -32,6 +31,8 @@ _SHARE_BY_DEFAULT: Final = "fleetwatt"
 _TOPIC: Final = re.compile(r"telemetry/(?P<kind>meter|vehicle)/(?P<id>[A-Za-z0-9._:\-]{1,64})")
 
 _PAUSE_S: Final = 0.5
+# How long to wait for commits at the end while the database is away: what it does not store comes again.
+_DRAIN_AWAY_S: Final = 1.0
 _PAUSE_MAX_S: Final = 10.0
 # A connection that lasted this long was a good one: the next pause is short again.
 _STEADY_S: Final = 5.0
@@ -209,9 +210,12 @@ class Consumer:
         """
         self._draining = True
         link.pause()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_timeout_s):
-                await self._idle.wait()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not self._idle.is_set() and loop.time() - began < self._settings.drain_timeout_s:
+            if not self._pipeline.available and loop.time() - began > _DRAIN_AWAY_S:
+                break
+            await asyncio.sleep(0.02)
         # One turn of the loop, so that acknowledgements queued as callbacks reach the socket.
         await asyncio.sleep(0.05)
 

@@ -15,7 +15,7 @@ from litestar.response import Redirect
 from service import db, dsn, lifecycle, log, metrics
 from service import settings as settings_module
 from service.access.guard import Guard
-from service.access.listening import require_keys
+from service.access.require_keys import require_keys
 from service.alerts import http as alerts_http
 from service.alerts.delivery import Delivery
 from service.alerts.rules import database_settings
@@ -24,7 +24,7 @@ from service.analytics.reads import Reads
 from service.analytics.series import Series
 from service.broker import BrokerAddress
 from service.dead_letters import http as dead_letters_http
-from service.dead_letters.again import Again, submit_to
+from service.dead_letters.retry import Again, submit_to
 from service.dead_letters.store import Letters
 from service.errors import DatabaseUnavailableError
 from service.ingest import http as ingest_http

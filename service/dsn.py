@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any, Final
 
 import psycopg
@@ -10,6 +9,7 @@ from psycopg import conninfo, pq
 
 from service import log
 from service.errors import SettingsError
+from service.loopback import is_loopback
 from service.settings import Settings
 
 # libpq takes these to mean: encrypted if the server likes, and whoever it is.
@@ -56,17 +56,12 @@ def unprotected(url: str) -> str | None:
     if parameters["sslmode"] not in _WEAK:
         return None
     names = str(parameters.get("hostaddr") or parameters.get("host") or "").split(",")
-    return next((name for name in names if not _is_here(name)), None)
+    return next((name for name in names if not _is_socket(name) and not is_loopback(name)), None)
 
 
-def _is_here(host: str) -> bool:
-    """Tell whether a host is this machine: a socket, or loopback."""
-    if not host or host.startswith(("/", "@")) or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _is_socket(host: str) -> bool:
+    """Tell whether libpq takes a host for a Unix socket's folder; its own default is one."""
+    return not host or host.startswith(("/", "@"))
 
 
 def warn_unprotected(url: str) -> None:

@@ -20,8 +20,8 @@ from service.access.store import KeyStore, StoredKey
 from service.access.usage import Usage
 from service.db import ReadPool
 from service.errors import DatabaseUnavailableError
+from service.loopback import is_loopback
 from service.settings import Settings
-from service.web.hosts import is_loopback
 from service.web.principal import EVERYBODY, PUBLIC, SESSIONS, Principal
 from service.web.problems import Problem
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litestar.openapi.spec import OpenAPIType, Schema
-
 from service.web.apidocs import (
     BAD_PARAMETER,
     COUNT,
@@ -16,24 +14,20 @@ from service.web.apidocs import (
     an_array,
     an_object,
     json_answer,
+    one_of,
     operation,
     or_null,
 )
-
-
-def _one_of(*values: str) -> Schema:
-    return Schema(type=OpenAPIType.STRING, enum=list(values))
-
 
 _FIELDS: Final[dict[str, Any]] = {
     "alertId": COUNT,
     "vehicleId": STRING,
     "meterId": STRING,
-    "kind": _one_of("low_efficiency", "data_fault"),
-    "state": _one_of("open", "closed"),
+    "kind": one_of("low_efficiency", "data_fault"),
+    "state": one_of("open", "closed"),
     "openedAt": TIME,
     "closedAt": or_null(TIME),
-    "closeReason": or_null(_one_of("recovered", "changed", "withdrawn", "stale")),
+    "closeReason": or_null(one_of("recovered", "changed", "withdrawn", "stale")),
     "windowStart": TIME,
     "windowEnd": TIME,
     "totalAcConsumedKwh": NUMBER,

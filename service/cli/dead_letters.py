@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections import Counter
@@ -12,26 +11,23 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-import psycopg
-import psycopg_pool
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service import db, log
-from service.cli.options import client_settings, data_dir_option
-from service.dead_letters.again import Again, submit_to
+from service.cli.database import with_pool
+from service.cli.options import data_dir_option, json_option
 from service.dead_letters.filters import KINDS, STATES, filters, letter_id
 from service.dead_letters.letter import Filters, Letter
 from service.dead_letters.replay import Replay, Report
+from service.dead_letters.retry import Again, submit_to
 from service.dead_letters.store import Letters
-from service.errors import DatabaseUnavailableError, FleetwattError
+from service.errors import FleetwattError
 from service.ingest.pipeline import Pipeline
 from service.log import printable
 from service.settings import Settings
 from service.web.answers import rfc3339
-from service.web.problems import Problem
 
 T = TypeVar("T")
 
@@ -40,8 +36,6 @@ _AT_ONCE: Final = 1000
 _TOLD: Final = 20
 _HEX_WIDTH: Final = 16
 _WIDE: Final = 10_000
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -77,7 +71,7 @@ def command() -> None:
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Most letters."
 )
-@_json_option
+@json_option
 @data_dir_option
 def list_command(
     *, state: str, limit: int, as_json: bool, data_dir: Path | None, **options: str | None
@@ -106,7 +100,7 @@ def list_command(
 @command.command("show")
 @click.argument("letter")
 @click.option("--raw", is_flag=True, help="Only the bytes, exactly as they came, into a file or a pipe.")
-@_json_option
+@json_option
 @data_dir_option
 def show_command(*, letter: str, raw: bool, as_json: bool, data_dir: Path | None) -> None:
     """Show the dead letter with the id LETTER, bytes and all; in hexadecimal where they are no text."""
@@ -132,7 +126,7 @@ def show_command(*, letter: str, raw: bool, as_json: bool, data_dir: Path | None
 
 
 @command.command("summary")
-@_json_option
+@json_option
 @data_dir_option
 def summary_command(*, as_json: bool, data_dir: Path | None) -> None:
     """Count dead letters by code and kind."""
@@ -155,7 +149,7 @@ def summary_command(*, as_json: bool, data_dir: Path | None) -> None:
     "--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Most letters, oldest first."
 )
 @click.option("--dry-run", is_flag=True, help="Only decode them and say what would be tried; store nothing.")
-@_json_option
+@json_option
 @data_dir_option
 def replay_command(
     *,
@@ -226,29 +220,7 @@ async def _replay(replay: Replay, ids: list[int], asked: Filters, limit: int) ->
 
 def _with_letters(data_dir: Path | None, work: Callable[[Letters, Settings], Awaitable[T]]) -> T:
     """Do something with the letters in the database; what goes wrong is told in words."""
-    settings = client_settings(data_dir)
-    log.configure(settings.log_level, settings.log_format)
-
-    async def run() -> T:
-        pool = db.read_pool(msgspec.structs.replace(settings, read_pool_max=2))
-        try:
-            await pool.open(wait=True, timeout=10.0)
-            return await work(Letters(pool), settings)
-        finally:
-            await pool.close()
-
-    try:
-        return asyncio.run(run())
-    except Problem as problem:
-        raise FleetwattError(problem.detail) from None
-    except (psycopg_pool.PoolTimeout, TimeoutError):
-        raise DatabaseUnavailableError("the database does not answer") from None
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailableError(
-            f"the database does not answer: {str(error).splitlines()[0]}"
-        ) from None
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-        raise FleetwattError("the database has no such tables yet: run `fleetwatt migrate`") from None
+    return with_pool(data_dir, lambda pool, settings: work(Letters(pool), settings))
 
 
 def _print_table(table: Table) -> None:

@@ -16,16 +16,14 @@ from rich.table import Table
 
 from service.access import admin
 from service.access.admin import ListedKey, NewKey
-from service.cli.options import Duration, client_settings, data_dir_option
+from service.cli.options import Duration, client_settings, data_dir_option, json_option
+from service.loopback import is_loopback
 from service.web import parameters
 from service.web.answers import rfc3339
-from service.web.hosts import is_loopback
 from service.web.principal import ADMIN, INGEST, SCOPES
 from service.web.problems import Problem
 
 _LONGEST: Final = timedelta(days=36_500)
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 class _Expiry(click.ParamType[datetime]):
@@ -96,7 +94,7 @@ def command() -> None:
 )
 @click.option("--meter", "meter_ids", type=_DeviceId(), multiple=True, help="Only this meter's; repeatable.")
 @click.option("--vehicle", "vehicle_ids", type=_DeviceId(), multiple=True, help="Only this vehicle's; too.")
-@_json_option
+@json_option
 @data_dir_option
 def create_command(
     *,
@@ -149,7 +147,7 @@ def create_command(
 
 
 @command.command("list")
-@_json_option
+@json_option
 @data_dir_option
 def list_command(*, as_json: bool, data_dir: Path | None) -> None:
     """List all keys, the oldest first: what each is for and good for, never the keys themselves."""

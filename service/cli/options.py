@@ -19,6 +19,7 @@ data_dir_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the embedded servers' data.  [default: a private folder of the user]",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def client_settings(data_dir: Path | None = None) -> Settings:

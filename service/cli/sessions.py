@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import psycopg
-import psycopg_pool
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from service import db, log
-from service.cli.options import client_settings, data_dir_option
+from service import log
+from service.cli.database import with_pool
+from service.cli.options import client_settings, data_dir_option, json_option
 from service.cli.progress import file_progress
-from service.errors import DatabaseUnavailableError, FleetwattError, ImportFileError
+from service.errors import FleetwattError, ImportFileError
 from service.importer.report import rejects_file
 from service.sessions.imports import SessionImport, import_sessions
 from service.sessions.model import NewSession, Session, SessionUpdate
@@ -28,7 +27,6 @@ from service.sessions.rows import SessionMapping
 from service.sessions.store import Sessions
 from service.web import parameters
 from service.web.answers import rfc3339
-from service.web.problems import Problem
 
 _IMPORT_HELP = """Import charging sessions from FILE: CSV, plain or gzip, or "-" for standard input.
 
@@ -50,8 +48,6 @@ Public charging, local time in two columns, newest first:
 """
 
 T = TypeVar("T")
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.group("sessions")
@@ -88,7 +84,7 @@ def command() -> None:
     help="Write refused rows there: NDJSON if it is called .ndjson, otherwise CSV.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 when a row was refused.")
-@_json_option
+@json_option
 @data_dir_option
 def import_command(
     *,
@@ -136,7 +132,7 @@ def import_command(
 @click.option("--to", metavar="TIME", help="Only those that touch the time before then.")
 @click.option("--open/--ended", "is_open", default=None, help="Only open ones, or only ended ones.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Most rows.")
-@_json_option
+@json_option
 @data_dir_option
 def list_command(
     *,
@@ -186,7 +182,7 @@ def list_command(
 @click.option("--at", metavar="TIME", help="When it started, RFC 3339.  [default: now]")
 @click.option("--until", metavar="TIME", help="When it ended.  [default: it is open]")
 @click.option("--session-id", help="Id of the session.  [default: a random one]")
-@_json_option
+@json_option
 @data_dir_option
 def start_command(
     *,
@@ -216,7 +212,7 @@ def start_command(
 @command.command("end")
 @click.argument("session_id")
 @click.option("--at", metavar="TIME", help="When it ended, RFC 3339.  [default: now]")
-@_json_option
+@json_option
 @data_dir_option
 def end_command(*, session_id: str, at: str | None, as_json: bool, data_dir: Path | None) -> None:
     """End the open session SESSION_ID."""
@@ -233,25 +229,7 @@ def end_command(*, session_id: str, at: str | None, as_json: bool, data_dir: Pat
 
 def _with_sessions(data_dir: Path | None, work: Callable[[Sessions], Awaitable[T]]) -> T:
     """Do something with the sessions in the database; what it refuses is told in words."""
-    settings = client_settings(data_dir)
-    log.configure(settings.log_level, settings.log_format)
-
-    async def run() -> T:
-        pool = db.read_pool(msgspec.structs.replace(settings, read_pool_max=1))
-        try:
-            await pool.open(wait=True, timeout=10.0)
-            return await work(Sessions(pool, source="cli"))
-        finally:
-            await pool.close()
-
-    try:
-        return asyncio.run(run())
-    except Problem as problem:
-        raise FleetwattError(problem.detail) from None
-    except psycopg_pool.PoolTimeout:
-        raise DatabaseUnavailableError("the database does not answer") from None
-    except psycopg.errors.UndefinedTable:
-        raise FleetwattError("the database has no schema yet: run `fleetwatt migrate`") from None
+    return with_pool(data_dir, lambda pool, _settings: work(Sessions(pool, source="cli")))
 
 
 def _tell(session: Session, *, as_json: bool) -> None:

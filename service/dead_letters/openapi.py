@@ -13,21 +13,18 @@ from service.web.apidocs import (
     DATABASE_AWAY,
     STRING,
     TIME,
+    UNREAD,
     an_array,
     an_object,
     json_answer,
+    one_of,
     operation,
     or_null,
     problem,
 )
 
-
-def _one_of(*values: str) -> Schema:
-    return Schema(type=OpenAPIType.STRING, enum=list(values))
-
-
 _ID: Final = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=2**53)
-_KIND: Final = _one_of("meter", "vehicle")
+_KIND: Final = one_of("meter", "vehicle")
 _LETTER: Final = an_object(
     "DeadLetter",
     id=_ID,
@@ -60,7 +57,7 @@ _GROUP: Final = an_object(
 _RESULT: Final = an_object(
     "ReplayResult",
     id=_ID,
-    result=_one_of("stored", "duplicate", "waits", "refused", "skipped"),
+    result=one_of("stored", "duplicate", "waits", "refused", "skipped"),
     stored=COUNT,
     duplicates=COUNT,
     refused=COUNT,
@@ -124,9 +121,7 @@ REPLAY: Final = operation(
     {
         "200": json_answer(_REPORT, "What came of it"),
         "400": problem("The body or a filter in it is not valid"),
-        "408": problem("The body did not arrive in time"),
-        "413": problem("The body is too large"),
-        "415": problem("The body is not JSON, or in an encoding other than gzip"),
+        **UNREAD,
         "503": DATABASE_AWAY,
     },
     RequestBody(

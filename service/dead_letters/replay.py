@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from service import log
-from service.dead_letters.again import Verdict
 from service.dead_letters.letter import Filters, Letter, Sized, portions
+from service.dead_letters.retry import Verdict
 from service.dead_letters.store import PORTION_BYTES, PORTION_LETTERS, Letters
 
 _RESULTS_MAX: Final = 500

@@ -38,13 +38,24 @@ _MESSAGES: Final = Counter(
 )
 
 
+def values_of(settings: Settings, topic: str, payload: bytes) -> dict[str, Any]:
+    """Read a message and give the values of `take_session_message`. Raises Unusable."""
+    message = decode(topic, payload, TimeRule.of(settings))
+    return msgspec.structs.asdict(message) | _kept(settings, topic, payload)
+
+
+def refused_by_database(error: psycopg.Error) -> Unusable:
+    """Say of a message that its data are to blame, though it can be read."""
+    message = f"the database refused the message (SQLSTATE {error.sqlstate or 'unknown'})"
+    return Unusable("database_refused", message)
+
+
 class SessionMessages:
     """Takes messages about sessions into the database; what `take` returned from is committed."""
 
     def __init__(self, settings: Settings, pool: ReadPool) -> None:
         self._settings = settings
         self._pool = pool
-        self._rule = TimeRule.of(settings)
         self._queues: dict[str, tuple[asyncio.Lock, int]] = {}
         # More at once would only wait for a connection, and give up waiting.
         self._room = asyncio.Semaphore(settings.read_pool_max)
@@ -62,9 +73,7 @@ class SessionMessages:
             except psycopg.Error as error:
                 if not blames_data(error):
                     raise
-                message = f"the database refused the message (SQLSTATE {error.sqlstate or 'unknown'})"
-                unusable = Unusable("database_refused", message)
-                became = await self._commit(*self._refusal(topic, payload, unusable))
+                became = await self._commit(*self._refusal(topic, payload, refused_by_database(error)))
             _MESSAGES.labels(became).inc()
 
     async def run(self) -> NoReturn:
@@ -82,11 +91,9 @@ class SessionMessages:
     def _decode(self, topic: str, payload: bytes) -> tuple[LiteralString, dict[str, Any]]:
         """Give the statement that a message asks for, or the one of a dead letter, and its values."""
         try:
-            message = decode(topic, payload, self._rule)
+            return query("take_session_message"), values_of(self._settings, topic, payload)
         except Unusable as unusable:
             return self._refusal(topic, payload, unusable)
-        values = msgspec.structs.asdict(message)
-        return query("take_session_message"), values | self._kept(topic, payload)
 
     def _refusal(
         self, topic: str, payload: bytes, unusable: Unusable
@@ -97,15 +104,7 @@ class SessionMessages:
             "refusal_field": unusable.field,
             "refusal": unusable.message.replace("\0", ""),
         }
-        return query("refuse_session_payload"), values | self._kept(topic, payload)
-
-    def _kept(self, topic: str, payload: bytes) -> dict[str, Any]:
-        """Give what is kept of a message that cannot be used, now or later."""
-        return {
-            "message_origin": f"mqtt:{topic}"[:1000].replace("\0", ""),
-            "payload": payload[: self._settings.dead_letter_max_bytes],
-            "payload_size": len(payload),
-        }
+        return query("refuse_session_payload"), values | _kept(self._settings, topic, payload)
 
     async def _commit(self, statement: LiteralString, values: dict[str, Any]) -> str:
         """Run a statement until it commits or is refused for good; pauses grow, with jitter."""
@@ -138,6 +137,15 @@ class SessionMessages:
             lock, users = self._queues.pop(topic)
             if users > 1:
                 self._queues[topic] = lock, users - 1
+
+
+def _kept(settings: Settings, topic: str, payload: bytes) -> dict[str, Any]:
+    """Give what is kept of a message that cannot be used, now or later."""
+    return {
+        "message_origin": f"mqtt:{topic}"[:1000].replace("\0", ""),
+        "payload": payload[: settings.dead_letter_max_bytes],
+        "payload_size": len(payload),
+    }
 
 
 def _passes(error: Exception) -> bool:

@@ -12,9 +12,11 @@ from service.web.apidocs import (
     STRING,
     TIME,
     UNKNOWN_DEVICE,
+    UNREAD,
     an_array,
     an_object,
     json_answer,
+    one_of,
     operation,
     or_null,
     problem,
@@ -45,10 +47,7 @@ def _body(required: list[str], example: dict[str, Any], **more: Schema) -> Reque
 _VALUES: Final = or_null(
     an_object(**{name: schema for name, schema in _FIELDS.items() if name != "sessionId"})
 )
-_ACTION: Final = Schema(
-    type=OpenAPIType.STRING,
-    enum=["started", "recorded", "ended", "reopened", "corrected", "deleted"],
-)
+_ACTION: Final = one_of("started", "recorded", "ended", "reopened", "corrected", "deleted")
 _CHANGE: Final = an_object(
     "SessionChange",
     changeId=COUNT,
@@ -78,19 +77,13 @@ _ASSIGN_BODY: Final = RequestBody(
 _BAD: Final = problem("The body or a parameter is not valid")
 _BUSY: Final = problem("The meter is taken in that time (the session is named), or the id is")
 
-_UNREAD: Final = {
-    "408": problem("The body did not arrive in time"),
-    "413": problem("The body is too large"),
-    "415": problem("The body is no JSON, or packed by something other than gzip"),
-}
-
 ADD: Final = operation(
     {
         "200": json_answer(_SESSION, "The same session was stored before"),
         "201": json_answer(_SESSION, "Stored"),
         "400": _BAD,
         "409": _BUSY,
-        **_UNREAD,
+        **UNREAD,
         "503": DATABASE_AWAY,
     },
     _body(["vehicleId", "meterId", "startedAt"], _EXAMPLE, sessionId=or_null(_ID)),
@@ -101,7 +94,7 @@ CHANGE: Final = operation(
         "400": _BAD,
         "404": problem("There is no such session"),
         "409": _BUSY,
-        **_UNREAD,
+        **UNREAD,
         "503": DATABASE_AWAY,
     },
     _body([], {"endedAt": "2026-01-31T13:30:00Z"}),
@@ -126,7 +119,7 @@ ASSIGN: Final = operation(
         "409": problem(
             "The meter is taken, or an open session of the vehicle started too late (it is named)"
         ),
-        **_UNREAD,
+        **UNREAD,
         "503": DATABASE_AWAY,
     },
     _ASSIGN_BODY,

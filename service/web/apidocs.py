@@ -104,6 +104,11 @@ def or_null(schema: Schema) -> Schema:
     return Schema(one_of=[schema, Schema(type=OpenAPIType.NULL)])
 
 
+def one_of(*values: str) -> Schema:
+    """Describe a text that is one of some words."""
+    return Schema(type=OpenAPIType.STRING, enum=list(values))
+
+
 STRING: Final = Schema(type=OpenAPIType.STRING)
 NUMBER: Final = Schema(type=OpenAPIType.NUMBER)
 COUNT: Final = Schema(type=OpenAPIType.INTEGER, minimum=0)
@@ -112,6 +117,12 @@ TIME: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 BAD_PARAMETER: Final = problem("A parameter is not valid")
 UNKNOWN_DEVICE: Final = problem("Nobody ever heard of this device")
 DATABASE_AWAY: Final = problem("The database is away: try again after Retry-After seconds")
+# Of a body in JSON that did not get so far as to be understood.
+UNREAD: Final = {
+    "408": problem("The body did not arrive in time"),
+    "413": problem("The body is too large"),
+    "415": problem("The body is not JSON, or in an encoding other than gzip"),
+}
 _OF_KEYS: Final = {
     "401": problem("No key, or not a good one (missing_key, bad_key, revoked_key, expired_key)"),
     "403": problem("The key lacks the scope, or is bound to other devices"),

@@ -7,11 +7,11 @@ post elsewhere without asking, so what would change something must not come from
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 from litestar.config.cors import CORSConfig
 
+from service.loopback import is_loopback
 from service.settings import Settings
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -28,14 +28,6 @@ def host_name(authority: str) -> str:
     """Give the host of host[:port], in small letters."""
     host, colon, port = authority.lower().rpartition(":")
     return host.removesuffix(".") if colon and port.isdigit() else authority.lower().removesuffix(".")
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address to listen on is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Hosts:

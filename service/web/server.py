@@ -17,8 +17,8 @@ from granian.server import Server
 
 from service import log
 from service.errors import SettingsError
+from service.loopback import is_loopback
 from service.settings import Settings
-from service.web.hosts import is_loopback
 
 # Slow headers, and a connection on which nothing follows: both end after this time.
 _HEADER_TIMEOUT_S: Final = 10

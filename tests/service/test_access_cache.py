@@ -116,13 +116,13 @@ async def test_waiting_for_others_is_no_sign_of_a_database_away(
     try:
         assert await store.find([key.key_id]) != {}
         first = backend(postgres, database)
-        run = store._link.run  # noqa: SLF001 - the same, but slow
+        run = store._line._run  # noqa: SLF001 - the same, but slow
 
         async def slow(*arguments: Any) -> Any:
             await asyncio.sleep(0.4)
             return await run(*arguments)
 
-        monkeypatch.setattr(store._link, "run", slow)  # noqa: SLF001
+        monkeypatch.setattr(store._line, "_run", slow)  # noqa: SLF001
         answers = await asyncio.gather(*(store.find([key.key_id]) for _ in range(6)))
         assert all(answers)
         assert backend(postgres, database) == first

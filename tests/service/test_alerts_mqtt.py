@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
-import sys
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from service import paths
 from service.alerts.delivery import Delivery
 from service.alerts.publisher import Message, publish_retained
 from service.broker import BrokerAddress
-from service.settings import PREFIX, Settings
+from service.settings import Settings
 from tests.support import servers
 from tests.support.alert_data import close_alert, put_alert
 from tests.support.alert_receivers import deliveries, eventually, receiving, retained, until
+from tests.support.mqtt import worker_process
 from tests.support.strategies import Owner, rows
 
 pytestmark = pytest.mark.anyio
@@ -192,21 +190,11 @@ async def test_an_id_that_came_past_the_engine(
     assert state["vehicleId"] == f"{vehicle}/+#"
 
 
-async def test_a_killed_worker(quick: Settings, owner: Owner, broker_port: int, vehicle: str) -> None:
+async def test_a_killed_worker(
+    quick: Settings, ready: socket.socket, owner: Owner, broker_port: int, vehicle: str
+) -> None:
     """`fleetwatt worker` delivers; killed, its lock is free at once and another process goes on."""
-    changed = {
-        PREFIX + field.name.upper(): str(getattr(quick, field.name))
-        for field in msgspec.structs.fields(Settings)
-        if getattr(quick, field.name) != field.default
-    }
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service", "worker",
-        cwd=Path(paths.__file__).parents[1],
-        env=os.environ | changed,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    async with worker_process(quick, ready) as worker:
         await put_alert(owner, f"{vehicle}-1")
         await until(owner, SAID, 1)
         async with Delivery(quick):
@@ -218,10 +206,6 @@ async def test_a_killed_worker(quick: Settings, owner: Owner, broker_port: int, 
             await until(owner, SAID, 2)
             [after] = await rows(owner, held)
             assert after != before
-    finally:
-        if worker.returncode is None:
-            worker.kill()
-            await worker.wait()
     assert (await retained(broker_port, f"{vehicle}-2"))[1]["alerts"]
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from service import db
-from service.dead_letters.again import Again, submit_to
 from service.dead_letters.replay import Replay
+from service.dead_letters.retry import Again, submit_to
 from service.dead_letters.store import Letters
 from service.ingest.pipeline import Pipeline
 from service.settings import Settings

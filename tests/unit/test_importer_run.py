@@ -47,21 +47,41 @@ class Recorder:
         self._conflicts = conflicts
 
     async def submit(self, decoded: Decoded, origin: str) -> Outcome:
-        """Record, after a while, and refuse the conflicts in the words of the writer."""
+        """Record, once it is committed, and refuse the conflicts in the words of the writer."""
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        # Later blocks commit sooner: the report must not depend on the order of commits.
-        await asyncio.sleep(0.02 / (1 + len(self.submitted)))
+        await self.commit()
         self.in_flight -= 1
         self.submitted.append((decoded, origin))
         refused = [conflict(decoded, place) for place in self._conflicts if place < len(decoded.readings)]
         return Outcome(accepted=len(decoded.readings) - len(refused), duplicates=0, rejections=refused)
+
+    async def commit(self) -> None:
+        """Take a while."""
+        await asyncio.sleep(0.01)
 
     @property
     def readings(self) -> list[Reading]:
         """All readings, in the order of their timestamps."""
         every = [reading for decoded, _ in self.submitted for reading in decoded.readings]
         return sorted(every, key=lambda reading: reading.recorded_at)
+
+
+class Overtaken(Recorder):
+    """One that commits the first submission after the second, which must come while it is under way."""
+
+    def __init__(self, conflicts: tuple[int, ...] = ()) -> None:
+        super().__init__(conflicts)
+        self._begun = 0
+        self._second = asyncio.Event()
+
+    async def commit(self) -> None:
+        """Let the first one wait for the second, and the others for nobody."""
+        self._begun += 1
+        if self._begun == 1:
+            await self._second.wait()
+        else:
+            self._second.set()
 
 
 def run(
@@ -129,7 +149,7 @@ def test_a_long_file_is_handed_over_in_blocks(tmp_path: Path) -> None:
     count = 43_000
     body = "".join(meter_line(n, "?" if n % 1000 == 0 else "0.5") for n in range(count))
     path.write_bytes(gzip.compress((METERS + body).encode()))
-    recorder = Recorder(conflicts=(10,))
+    recorder = Overtaken(conflicts=(10,))
     report, rejected = run(recorder, path)
     assert report.lines == count == report.accepted + report.rejected
     assert [line.line for line in rejected if line.code == "missing"] == list(range(2, count + 2, 1000))

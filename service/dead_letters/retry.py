@@ -24,7 +24,9 @@ from service.ingest.letters import MANY_REFUSED
 from service.ingest.outcome import Decoded, Outcome, Rejection
 from service.ingest.pipeline import Pipeline
 from service.readings import TimeRule
-from service.sessions import again as sessions
+from service.sessions.decode import Unusable
+from service.sessions.messages import values_of
+from service.sessions.retry import retry_message
 from service.settings import Settings
 from service.sql import query
 
@@ -173,12 +175,12 @@ class Again:
     async def _take_session(self, letter: Letter) -> Verdict:
         topic = letter.origin.removeprefix("mqtt:")
         try:
+            values = values_of(self._settings, topic, letter.raw)
             if self._submit is None:
-                sessions.check(self._settings, topic, letter.raw)
                 return Verdict(stored=1)
-            became = await sessions.take_again(self._pool, self._settings, topic, letter.raw)
-        except sessions.RefusedAgainError as error:
-            return Verdict(refused=1, code=error.code, message=error.message)
+            became = await retry_message(self._pool, values)
+        except Unusable as unusable:
+            return Verdict(refused=1, code=unusable.code, message=unusable.message)
         if became == "duplicate":
             return Verdict(duplicates=1)
         return Verdict(stored=1, waits=became == "waits")

@@ -8,9 +8,9 @@ import psycopg
 
 from service import db, log
 from service.errors import SettingsError, is_transient
+from service.loopback import is_loopback
 from service.settings import Settings
 from service.sql import query
-from service.web.hosts import is_loopback
 
 _HOW: Final = (
     "make one first: fleetwatt key create --name NAME --scope admin (or ingest, or read),"

@@ -1,14 +1,19 @@
-"""One batch, one transaction: history, hot state, dead letters and counters together.
+"""One batch, one transaction: history, dead letters and counters together; the hot state follows the history.
 
-The straight way is COPY into the hypertable. A unique violation (SQLSTATE 23505) means that some
-readings are stored already; then, and only then, each is looked up by its key, what is new goes through
-INSERT ... ON CONFLICT DO NOTHING, and what is not is a duplicate or, with other values, a conflict.
+The straight way is COPY into the hypertable. A unique violation (SQLSTATE 23505) means that some readings
+are stored already, or came twice in the batch; then, and only then, each is looked up by its key, what is
+new goes through INSERT ... ON CONFLICT DO NOTHING, and what is not is a duplicate or, with other values, a
+conflict.
 """
 
 from __future__ import annotations
 
-import time
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection, errors
 
@@ -17,236 +22,256 @@ from service.ingest.buffer import Submission
 from service.ingest.letters import letter_columns
 from service.ingest.outcome import Outcome, Rejection
 from service.ingest.refusals import conflict
-from service.ingest.streams import METER, VEHICLE, Stream
-from service.readings import Kind, Reading, kind_of
+from service.ingest.streams import METER, VEHICLE, Stream, rows, values
+from service.readings import Kind, MeterReading
 from service.sql import query
 
 # Each new day is a chunk with locks of its own that takes a while to make, and others wait meanwhile.
-DAYS_MAX = 60
+DAYS_MAX: Final = 60
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
 
-class Entry(NamedTuple):
-    """A reading, whose it is, and its place among the submission's readings."""
-
-    reading: Reading
-    submission: Submission
-    place: int
+class KeysStoredError(Exception):
+    """The straight way is closed: some keys of the batch are stored already. Nothing was written."""
 
 
 class Failed(NamedTuple):
-    """A reading that the database refused for good, and why."""
+    """A reading that was refused for good, whose it is, and why."""
 
-    entry: Entry
+    submission: Submission
     rejection: Rejection
 
 
-class Sorted(NamedTuple):
-    """A stream's part of a batch in key order: the first reading of each key, and the others."""
+class Lags(NamedTuple):
+    """How late the newest readings of devices were when they were written: how many, sum and maximum, s."""
 
-    stream: Stream
-    first: list[Entry]
-    repeats: list[Entry]
+    devices: int = 0
+    total_s: float = 0.0
+    most_s: float = 0.0
 
 
 class Written(NamedTuple):
-    """What became of a stream's part: the stored, the duplicates, and the conflicts with their wording."""
+    """What became of a stream's part: how many were stored, where the duplicates are, and the conflicts."""
 
-    stream: Stream
-    stored: list[Entry]
-    duplicates: list[Entry]
+    kind: Kind
+    stored: int
+    lags: Lags
+    duplicates: list[int]
     conflicts: list[Failed]
 
 
-def entries_of(batch: list[Submission]) -> list[Entry]:
-    """List every reading of a batch in the order of arrival."""
-    return [
-        Entry(reading, submission, place)
-        for submission in batch
-        for place, reading in enumerate(submission.decoded.readings)
-    ]
+class Batch:
+    """Submissions that are written together, and their readings side by side, each with a place."""
 
+    def __init__(self, submissions: list[Submission]) -> None:
+        self.submissions = submissions
+        self.readings = [reading for each in submissions for reading in each.decoded.readings]
+        self._starts = list(accumulate((len(each.decoded.readings) for each in submissions), initial=0))
 
-def pieces(entries: list[Entry]) -> list[list[Entry]]:
-    """Cut entries so that no transaction touches more than so many days; nearly always they are one piece.
+    def owner(self, place: int) -> int:
+        """Give the number of the submission whose reading is at a place."""
+        return bisect_right(self._starts, place, hi=len(self.submissions)) - 1
 
-    Each day is a chunk in the database: one payload of old readings, each of another day, would make
-    thousands of them and outgrow the lock table.
-    """
-    days = {entry.reading.recorded_at.toordinal() for entry in entries}
-    if len(days) <= DAYS_MAX:
-        return [entries]
-    by_day: dict[int, list[Entry]] = {}
-    for entry in entries:
-        by_day.setdefault(entry.reading.recorded_at.toordinal(), []).append(entry)
-    ordered = sorted(by_day)
-    return [
-        [entry for day in ordered[first : first + DAYS_MAX] for entry in by_day[day]]
-        for first in range(0, len(ordered), DAYS_MAX)
-    ]
+    def origin(self, place: int) -> tuple[Submission, int]:
+        """Give whose reading is at a place, and its place among the readings of that submission."""
+        number = self.owner(place)
+        return self.submissions[number], place - self._starts[number]
 
+    def pieces(self) -> list[Sequence[int]]:
+        """Cut the places so that no transaction touches more than so many days; nearly always into one piece.
 
-def _key(entry: Entry) -> tuple[str, Any]:
-    return entry.reading.device_id, entry.reading.recorded_at
-
-
-def sort_entries(entries: list[Entry]) -> list[Sorted]:
-    """Split by stream and sort by key: meters before vehicles, so that two writers never deadlock."""
-    parts: dict[Kind, list[Entry]] = {"meter": [], "vehicle": []}
-    for entry in entries:
-        parts[kind_of(entry.reading)].append(entry)
-    result = []
-    for stream in (METER, VEHICLE):
-        first: list[Entry] = []
-        repeats: list[Entry] = []
-        last = None
-        for entry in sorted(parts[stream.kind], key=_key):
-            key = _key(entry)
-            (repeats if key == last else first).append(entry)
-            last = key
-        if first:
-            result.append(Sorted(stream, first, repeats))
-    return result
+        Each day is a chunk in the database: one payload of old readings, each of another day, would make
+        thousands of them and outgrow the lock table.
+        """
+        everything = range(len(self.readings))
+        times = [reading.recorded_at for reading in self.readings]
+        if not times or max(times) - min(times) < timedelta(days=DAYS_MAX - 1):
+            return [everything]
+        by_day: dict[int, list[int]] = {}
+        for place, moment in enumerate(times):
+            by_day.setdefault(moment.toordinal(), []).append(place)
+        days = sorted(by_day)
+        return [
+            [place for day in days[first : first + DAYS_MAX] for place in by_day[day]]
+            for first in range(0, len(days), DAYS_MAX)
+        ]
 
 
 async def store(
     connection: Connection,
-    batch: list[Submission],
-    entries: list[Entry],
-    failed: list[Failed],
+    batch: Batch,
+    places: Sequence[int],
+    letters: Sequence[Failed] | None,
     writer: str,
     *,
     straight: bool,
-) -> tuple[list[Written], bool]:
-    """Write `entries`, and as dead letters `failed` and the refusals of `batch`, in one transaction.
+) -> list[Written]:
+    """Write the readings at `places` of a batch in one transaction; give what became of them.
 
-    Gives what became of the readings, and whether the straight way was open. Raises psycopg.Error as it
-    comes; AtomicRefusedError (nothing is stored) when an all-or-nothing submission holds a conflict.
+    With them go the dead letters of the batch: what its submissions were refused for, these readings'
+    conflicts, and `letters`. With None there are none: a part of a batch, whose letters come in a last call,
+    all at once.
 
-    Without a `batch` the entries are a part of one whose letters come later, all at once: the last call
-    gets that batch, no entries, and in `failed` the conflicts of all parts too.
+    Raises psycopg.Error as it comes; KeysStoredError when `straight` and that way is closed;
+    AtomicRefusedError when an all-or-nothing submission holds a conflict. Each leaves nothing stored.
     """
-    parts = sort_entries(entries)
+    parts = _by_stream(batch, places)
     async with connection.transaction():
-        written: list[Written] = []
-        if parts:
-            if straight:
-                straight = await _copy(connection, parts)
-            written = [await _write_part(connection, part, copied=straight) for part in parts]
+        if straight:
+            written = [await _copy(connection, stream, batch, part) for stream, part in parts]
+        else:
+            written = [await _store_new(connection, stream, batch, part) for stream, part in parts]
         conflicts = [refused for part in written for refused in part.conflicts]
-        if conflicts and any(submission.atomic for submission in batch):
-            raise AtomicRefusedError([entry.place for entry, _ in conflicts])
-        for part in written:
-            await _update_state(connection, part, writer)
-        if batch:
-            await _insert_dead_letters(connection, batch, conflicts + failed)
-    return written, straight
+        if conflicts and any(submission.atomic for submission in batch.submissions):
+            raise AtomicRefusedError([each.rejection.index for each in conflicts])
+        if letters is not None:
+            await _insert_dead_letters(connection, batch, [*conflicts, *letters])
+        if written:
+            await _count(connection, written, writer)
+    return written
 
 
-async def _copy(connection: Connection, parts: list[Sorted]) -> bool:
-    """COPY all parts; False, with nothing written, when a key is stored already."""
+def _by_stream(batch: Batch, places: Sequence[int]) -> list[tuple[Stream, list[int]]]:
+    """Split places by stream: meters before vehicles, so that two writers never wait in a circle."""
+    readings = batch.readings
+    meters = [place for place in places if type(readings[place]) is MeterReading]
+    if len(meters) == len(places):
+        return [(METER, meters)] if meters else []
+    taken = set(meters)
+    vehicles = [place for place in places if place not in taken] if taken else list(places)
+    return [(METER, meters), (VEHICLE, vehicles)] if meters else [(VEHICLE, vehicles)]
+
+
+async def _copy(connection: Connection, stream: Stream, batch: Batch, places: list[int]) -> Written:
+    """COPY readings. Raises KeysStoredError when a key is stored already or comes twice."""
+    tuples = values([batch.readings[place] for place in places])
+    # In the order of keys: so do all writers, and neighbours in the index are written together.
+    tuples.sort()
     try:
-        async with connection.transaction(), connection.cursor() as cursor:
-            for part in parts:
-                async with cursor.copy(part.stream.copy) as copy:
-                    await copy.write(part.stream.rows([entry.reading for entry in part.first]))
-    except errors.UniqueViolation:
-        return False
-    return True
+        async with connection.cursor() as cursor, cursor.copy(stream.copy) as copy:
+            await copy.write(rows(tuples))
+    except errors.UniqueViolation as error:
+        raise KeysStoredError from error
+    return Written(stream.kind, len(places), _lags(tuples), [], [])
 
 
-async def _write_part(connection: Connection, part: Sorted, *, copied: bool) -> Written:
-    """Store what is new of a part, unless COPY did, and tell the rest apart: duplicates and conflicts.
+async def _store_new(connection: Connection, stream: Stream, batch: Batch, places: list[int]) -> Written:
+    """Store what is new of a part and tell the rest apart: duplicates and conflicts.
 
     What is there already is found first, so that a replay costs one look-up a reading and no insert. A
     repeat within the batch is held against what is stored now: the verdict is the same whether two
     readings of one key arrive together or apart.
     """
-    known = {} if copied else await _compare(connection, part.stream, part.first)
-    new = [entry for place, entry in enumerate(part.first) if place not in known]
+    tuples = values([batch.readings[place] for place in places])
+    first, repeats = _tell_repeats(tuples)
+    verdicts = await _compare(connection, stream, tuples, first)
+    new = [number for number, differs in verdicts.items() if not differs]
     # Another writer may have stored some of them in the meantime.
-    overtaken = set() if copied else await _insert_new(connection, part.stream, new)
-    verdicts = [(part.first[place], differs) for place, differs in known.items()]
-    late = [new[place] for place in sorted(overtaken)] + part.repeats
-    compared = await _compare(connection, part.stream, late)
-    verdicts += [(entry, compared.get(place, False)) for place, entry in enumerate(late)]
+    overtaken = await _insert_new(connection, stream, tuples, new)
+    late = await _compare(connection, stream, tuples, overtaken + repeats)
+    differing = {number for number, differs in (verdicts | late).items() if differs}
+    stored = set(new).difference(overtaken)
     return Written(
-        part.stream,
-        stored=[entry for place, entry in enumerate(new) if place not in overtaken],
-        duplicates=[entry for entry, differs in verdicts if not differs],
-        conflicts=[
-            Failed(entry, conflict(entry.submission.decoded, entry.place))
-            for entry, differs in verdicts
-            if differs
+        stream.kind,
+        len(stored),
+        _lags([tuples[number] for number in first if number in stored]),
+        duplicates=[
+            place for number, place in enumerate(places) if number not in stored and number not in differing
         ],
+        conflicts=[_conflict(batch, places[number]) for number in sorted(differing)],
     )
 
 
-async def _compare(connection: Connection, stream: Stream, entries: list[Entry]) -> dict[int, bool]:
-    """Find which entries' keys are stored: their places, and whether the stored values differ."""
-    if not entries:
+def _conflict(batch: Batch, place: int) -> Failed:
+    submission, within = batch.origin(place)
+    return Failed(submission, conflict(submission.decoded, within))
+
+
+def _tell_repeats(tuples: list[tuple[Any, ...]]) -> tuple[list[int], list[int]]:
+    """Order readings by key; give the numbers of the first to arrive of each key, and of all others."""
+    first: list[int] = []
+    repeats: list[int] = []
+    last: tuple[Any, Any] | None = None
+    for device, moment, number in sorted([(each[0], each[1], number) for number, each in enumerate(tuples)]):
+        key = device, moment
+        (repeats if key == last else first).append(number)
+        last = key
+    return first, repeats
+
+
+async def _compare(
+    connection: Connection, stream: Stream, tuples: list[tuple[Any, ...]], numbers: list[int]
+) -> dict[int, bool]:
+    """Find the readings that are not stored as they are: new ones, and True for those with other values."""
+    if not numbers:
         return {}
-    cursor = await connection.execute(stream.compare, stream.columns([entry.reading for entry in entries]))
-    return {place - 1: differs for place, differs in await cursor.fetchall()}
+    chosen = [tuples[number] for number in numbers]
+    times = [each[1] for each in chosen]
+    parameters = {**stream.columns(chosen), "earliest": min(times), "latest": max(times)}
+    # Planned anew each time: with bounds that it knows the planner leaves out all other chunks.
+    cursor = await connection.execute(stream.compare, parameters, prepare=False)
+    return {numbers[place - 1]: differs for place, differs in await cursor.fetchall()}
 
 
-async def _insert_new(connection: Connection, stream: Stream, entries: list[Entry]) -> set[int]:
-    """Insert entries; give the places of those whose key was stored already."""
-    if not entries:
-        return set()
-    cursor = await connection.execute(stream.insert_new, stream.columns([entry.reading for entry in entries]))
-    return {place - 1 for (place,) in await cursor.fetchall()}
+async def _insert_new(
+    connection: Connection, stream: Stream, tuples: list[tuple[Any, ...]], numbers: list[int]
+) -> list[int]:
+    """Insert readings; give the numbers of those whose key was stored already."""
+    if not numbers:
+        return []
+    chosen = [tuples[number] for number in numbers]
+    cursor = await connection.execute(stream.insert_new, stream.columns(chosen))
+    return [numbers[place - 1] for (place,) in await cursor.fetchall()]
 
 
-async def _update_state(connection: Connection, part: Written, writer: str) -> None:
-    """Bring the hot state and the counters up to what was stored."""
-    # Sorted by device and time, so the last of each device is its newest.
-    newest = {entry.reading.device_id: entry.reading for entry in part.stored}
-    if newest:
-        await connection.execute(part.stream.upsert_state, part.stream.columns(list(newest.values())))
-    now = time.time()
-    lags = [now - reading.recorded_at.timestamp() for reading in newest.values()]
+def _lags(tuples: list[tuple[Any, ...]]) -> Lags:
+    """Measure how late the newest reading of each device is; `tuples` are in the order of their keys."""
+    newest = {each[0]: each[1] for each in tuples}.values()
+    if not newest:
+        return Lags()
+    now = datetime.now(UTC)
+    total = sum([now - moment for moment in newest], timedelta())
+    return Lags(len(newest), total.total_seconds(), (now - min(newest)).total_seconds())
+
+
+async def _count(connection: Connection, written: list[Written], writer: str) -> None:
     await connection.execute(
         query("count_ingest"),
         {
             "writer": writer,
-            "kind": part.stream.kind,
-            "accepted": len(part.stored),
-            "duplicates": len(part.duplicates),
-            "conflicts": len(part.conflicts),
-            "lag_s_count": len(lags),
-            "lag_s_sum": sum(lags),
-            "lag_s_max": max(lags, default=0.0),
+            "kind": [part.kind for part in written],
+            "accepted": [part.stored for part in written],
+            "duplicates": [len(part.duplicates) for part in written],
+            "conflicts": [len(part.conflicts) for part in written],
+            "lag_s_count": [part.lags.devices for part in written],
+            "lag_s_sum": [part.lags.total_s for part in written],
+            "lag_s_max": [part.lags.most_s for part in written],
         },
     )
 
 
-async def _insert_dead_letters(connection: Connection, batch: list[Submission], failed: list[Failed]) -> None:
+async def _insert_dead_letters(connection: Connection, batch: Batch, failed: list[Failed]) -> None:
     refused = [
         (submission, rejection)
-        for submission in batch
+        for submission in batch.submissions
         if submission.keep_refused and not submission.atomic
         for rejection in submission.rejections
     ]
-    refused += [(entry.submission, rejection) for entry, rejection in failed if entry.submission.keep_refused]
+    refused += [(submission, rejection) for submission, rejection in failed if submission.keep_refused]
     if refused:
         await connection.execute(query("insert_dead_letters"), letter_columns(refused))
 
 
-def outcomes(batch: list[Submission], written: list[Written], failed: list[Failed]) -> list[Outcome]:
+def outcomes(batch: Batch, written: list[Written], failed: list[Failed]) -> list[Outcome]:
     """Say for each submission of a batch what the commit did with it, in the order of the batch."""
-    duplicates: dict[int, int] = {}
+    duplicates = Counter(batch.owner(place) for part in written for place in part.duplicates)
     refused: dict[int, list[Rejection]] = {}
-    for part in written:
-        for entry in part.duplicates:
-            duplicates[id(entry.submission)] = duplicates.get(id(entry.submission), 0) + 1
-    conflicts = [refusal for part in written for refusal in part.conflicts]
-    for entry, rejection in conflicts + failed:
-        refused.setdefault(id(entry.submission), []).append(rejection)
+    for submission, rejection in [*(each for part in written for each in part.conflicts), *failed]:
+        refused.setdefault(id(submission), []).append(rejection)
     result = []
-    for submission in batch:
-        twice = duplicates.get(id(submission), 0)
+    for number, submission in enumerate(batch.submissions):
+        twice = duplicates[number]
         rejections = refused.get(id(submission), [])
         accepted = len(submission.decoded.readings) - twice - len(rejections)
         result.append(Outcome(accepted=accepted, duplicates=twice, rejections=rejections))

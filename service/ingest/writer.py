@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -16,7 +17,7 @@ from service.ingest import transaction
 from service.ingest.breaker import Breaker
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.refusals import failure
-from service.ingest.transaction import Connection, Entry, Failed, Written
+from service.ingest.transaction import Batch, Connection, Failed, KeysStoredError, Written
 from service.settings import Settings
 
 # After a unique violation, how many batches go the INSERT way before COPY is tried again: a stream of
@@ -37,7 +38,8 @@ class Writer:
         self._name = name
         self._breaker = breaker
         self._connection: Connection | None = None
-        self._insert_first = 0
+        # For how many batches the straight way is not tried.
+        self._careful = 0
         self._log = log.get("writer")
 
     async def run(self, buffer: Buffer, at_least: int) -> None:
@@ -48,68 +50,69 @@ class Writer:
         try:
             while batch := await buffer.take(at_least):
                 for part in _split_atomic(batch):
-                    await self._commit(part)
+                    await self._commit(Batch(part))
                     buffer.release(part)
         finally:
             if self._connection is not None:
                 await self._connection.close()
 
-    async def _commit(self, batch: list[Submission]) -> None:
+    async def _commit(self, batch: Batch) -> None:
         """Write a batch and tell its senders; a reading that the database refuses sinks nothing else."""
         try:
             written, failed = await self._write(batch)
             outcomes = transaction.outcomes(batch, written, failed)
         except AtomicRefusedError as error:
-            batch[0].fail(error)
+            batch.submissions[0].fail(error)
         except Exception as error:  # noqa: BLE001 - see below
             # A defect of ours must not stop the stream: the senders learn of it, the writer goes on.
-            self._log.exception("batch_failed", submissions=len(batch))
-            for submission in batch:
+            self._log.exception("batch_failed", submissions=len(batch.submissions))
+            for submission in batch.submissions:
                 submission.fail(error)
         else:
-            for submission, outcome in zip(batch, outcomes, strict=True):
+            for submission, outcome in zip(batch.submissions, outcomes, strict=True):
                 submission.resolve(outcome)
 
-    async def _write(self, batch: list[Submission]) -> tuple[list[Written], list[Failed]]:
-        entries = transaction.entries_of(batch)
-        pieces = transaction.pieces(entries)
+    async def _write(self, batch: Batch) -> tuple[list[Written], list[Failed]]:
+        pieces = batch.pieces()
         if len(pieces) == 1:
+            atomic = batch.submissions[0].atomic
             try:
-                return await self._persist(batch, entries, []), []
+                return await self._persist(batch, pieces[0], letters=[]), []
             except psycopg.Error as error:
-                self._note_refused(error, len(entries))
-                if not entries or (batch[0].atomic and not _can_be_isolated(error)):
+                self._note_refused(error, len(batch.readings))
+                if not batch.readings or (atomic and not _can_be_isolated(error)):
                     raise
-                if batch[0].atomic:
+                if atomic:
                     raise AtomicRefusedError([], "the database refused the readings") from error
-        isolation = _Isolation()
+        isolation = _Isolation(batch)
         for piece in pieces:
             await self._isolate(piece, isolation)
         isolation.check()
-        await self._persist(batch, [], isolation.failed, conflicts=isolation.conflicts)
+        await self._persist(batch, [], letters=[*isolation.conflicts, *isolation.failed])
+        for failed in isolation.failed:
+            metrics.READINGS.labels(failed.rejection.kind, "refused").inc()
         return isolation.written, isolation.failed
 
-    async def _isolate(self, entries: list[Entry], isolation: _Isolation) -> None:
-        """Store entries, halving what is refused until the readings to blame stand alone."""
+    async def _isolate(self, places: Sequence[int], isolation: _Isolation) -> None:
+        """Store readings, halving what is refused until those to blame stand alone."""
         try:
-            isolation.stored(await self._persist([], entries, [], tries_of_unknown=1), len(entries))
+            isolation.stored(await self._persist(isolation.batch, places, tries_of_unknown=1), len(places))
         except psycopg.Error as error:
-            if len(entries) == 1:
-                isolation.refused(entries[0], error)
+            if len(places) == 1:
+                isolation.refused(places[0], error)
                 return
         else:
             return
-        middle = len(entries) // 2
-        await self._isolate(entries[:middle], isolation)
-        await self._isolate(entries[middle:], isolation)
+        middle = len(places) // 2
+        await self._isolate(places[:middle], isolation)
+        await self._isolate(places[middle:], isolation)
 
     async def _persist(
         self,
-        batch: list[Submission],
-        entries: list[Entry],
-        failed: list[Failed],
+        batch: Batch,
+        places: Sequence[int],
         *,
-        conflicts: Sequence[Failed] = (),
+        letters: Sequence[Failed] | None = None,
         tries_of_unknown: int = _TRIES_OF_UNKNOWN,
     ) -> list[Written]:
         """Run the transaction until it commits or is refused for good; the breaker makes the pauses.
@@ -119,16 +122,11 @@ class Writer:
         """
         unknown = 0
         while True:
-            straight = self._insert_first == 0
             try:
                 async with self._breaker.attempt():
-                    written, straight_open = await self._try(
-                        batch, entries, [*conflicts, *failed], straight=straight
-                    )
-            except AtomicRefusedError:
-                raise
+                    written = await self._try(batch, places, letters)
             except (psycopg.Error, OSError) as error:
-                if blames_data(error) or (len(entries) > 1 and is_too_large(error)):
+                if blames_data(error) or (len(places) > 1 and is_too_large(error)):
                     raise
                 if not is_transient(error):
                     unknown += 1
@@ -138,23 +136,17 @@ class Writer:
                 self._note_passing(error)
                 await self._discard_connection()
                 continue
-            metrics.BATCH_READINGS.observe(len(entries))
-            if straight and not straight_open:
-                self._insert_first = _BATCHES_AFTER_VIOLATION
-            elif self._insert_first:
-                self._insert_first -= 1
+            metrics.BATCH_READINGS.observe(len(places))
             for part in written:
-                metrics.READINGS.labels(part.stream.kind, "stored").inc(len(part.stored))
-                metrics.READINGS.labels(part.stream.kind, "duplicate").inc(len(part.duplicates))
-                metrics.READINGS.labels(part.stream.kind, "conflict").inc(len(part.conflicts))
-            for each in failed:
-                metrics.READINGS.labels(each.rejection.kind, "refused").inc()
+                metrics.READINGS.labels(part.kind, "stored").inc(part.stored)
+                metrics.READINGS.labels(part.kind, "duplicate").inc(len(part.duplicates))
+                metrics.READINGS.labels(part.kind, "conflict").inc(len(part.conflicts))
             return written
 
     async def _try(
-        self, batch: list[Submission], entries: list[Entry], failed: list[Failed], *, straight: bool
-    ) -> tuple[list[Written], bool]:
-        """Run the transaction once, on a new connection if need be.
+        self, batch: Batch, places: Sequence[int], letters: Sequence[Failed] | None
+    ) -> list[Written]:
+        """Run the transaction once, on a new connection if need be; carefully if the straight way is closed.
 
         Raises TimeoutError when a server that is frozen or cut off does not answer: the connection alone
         would not tell.
@@ -162,10 +154,16 @@ class Writer:
         async with asyncio.timeout(self._settings.write_timeout_s):
             if self._connection is None or self._connection.closed:
                 self._connection = await db.writer_connection(self._url)
+            store = partial(transaction.store, self._connection, batch, places, letters, self._name)
             with metrics.COMMIT_SECONDS.time():
-                return await transaction.store(
-                    self._connection, batch, entries, failed, self._name, straight=straight
-                )
+                if not self._careful:
+                    try:
+                        return await store(straight=True)
+                    except KeysStoredError:
+                        self._careful = _BATCHES_AFTER_VIOLATION
+                else:
+                    self._careful -= 1
+                return await store(straight=False)
 
     def _note_passing(self, error: psycopg.Error | OSError) -> None:
         metrics.TRANSIENT_ERRORS.labels(_sqlstate_class(error)).inc()
@@ -197,7 +195,8 @@ class Writer:
 class _Isolation:
     """What came of taking a batch apart: what was stored, and the readings to blame."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.written: list[Written] = []
         self.failed: list[Failed] = []
         self._readings_stored = 0
@@ -213,7 +212,7 @@ class _Isolation:
         """The conflicts in what was stored, of which there are no letters yet."""
         return [conflict for part in self.written for conflict in part.conflicts]
 
-    def refused(self, entry: Entry, error: psycopg.Error) -> None:
+    def refused(self, place: int, error: psycopg.Error) -> None:
         """Note a reading that the database does not take alone either.
 
         Raises the error when it does not blame the data and nothing else gets through: then it is not the
@@ -223,7 +222,8 @@ class _Isolation:
             self._defect = error
             if not self._readings_stored and len(self.failed) >= _REFUSALS_MAX:
                 raise error
-        self.failed.append(Failed(entry, failure(entry.submission.decoded, entry.place, error)))
+        submission, within = self.batch.origin(place)
+        self.failed.append(Failed(submission, failure(submission.decoded, within, error)))
 
     def check(self) -> None:
         """Raise the error that is nobody's fault, if all met it: nothing is acknowledged then."""

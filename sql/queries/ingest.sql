@@ -68,88 +68,47 @@ left join stored on batch.id = stored.vehicle_id and batch.recorded_at = stored.
 where stored.vehicle_id is null;
 
 -- name: compare_meter_readings
--- Of the readings whose key is stored, gives the places (from 1) and whether the stored values differ.
--- The lateral look-up keeps it one index probe a reading, in the one chunk that can hold it.
+-- Gives the places (from 1) of the readings that are not stored as they are: new ones, and (differs) those whose
+-- key is stored with other values. A replay, nearly all of which is stored already, gets a short answer.
+-- The lateral look-up keeps it one index probe a reading, in the chunks that the bounds leave.
 select
     b.place,
-    (stored.kwh_consumed_ac <> b.kwh or stored.voltage <> b.voltage) as differs
+    stored.differs is not null as differs
 from
     unnest(
         %(ids)s::text[], %(times)s::timestamptz[], %(kwh)s::float8[], %(voltage)s::float8[]
     ) with ordinality as b (id, recorded_at, kwh, voltage, place)
-cross join
+left join
     lateral (
-        select
-            r.kwh_consumed_ac,
-            r.voltage
+        select r.kwh_consumed_ac <> b.kwh or r.voltage <> b.voltage as differs
         from meter_reading as r
-        where r.meter_id = b.id and r.recorded_at = b.recorded_at
+        where
+            r.meter_id = b.id and r.recorded_at = b.recorded_at
+            and r.recorded_at between %(earliest)s and %(latest)s
         limit 1
-    ) as stored;
+    ) as stored on true
+where stored.differs is distinct from false;
 
 -- name: compare_vehicle_readings
--- Of the readings whose key is stored, gives the places (from 1) and whether the stored values differ.
+-- Gives the places (from 1) of the readings that are not stored as they are; see compare_meter_readings.
 select
     b.place,
-    (
-        stored.soc <> b.soc or stored.kwh_delivered_dc <> b.kwh or stored.battery_temp <> b.battery_temp
-    ) as differs
+    stored.differs is not null as differs
 from
     unnest(
         %(ids)s::text[], %(times)s::timestamptz[],
         %(soc)s::float8[], %(kwh)s::float8[], %(battery_temp)s::float8[]
     ) with ordinality as b (id, recorded_at, soc, kwh, battery_temp, place)
-cross join
+left join
     lateral (
-        select
-            r.soc,
-            r.kwh_delivered_dc,
-            r.battery_temp
+        select r.soc <> b.soc or r.kwh_delivered_dc <> b.kwh or r.battery_temp <> b.battery_temp as differs
         from vehicle_reading as r
-        where r.vehicle_id = b.id and r.recorded_at = b.recorded_at
+        where
+            r.vehicle_id = b.id and r.recorded_at = b.recorded_at
+            and r.recorded_at between %(earliest)s and %(latest)s
         limit 1
-    ) as stored;
-
--- name: upsert_meter_state
--- Hot state from the newest reading of each meter in the batch; a late one never overwrites a newer one.
-insert into meter_state as s (meter_id, recorded_at, kwh_consumed_ac, voltage)
-select
-    b.id,
-    b.recorded_at,
-    b.kwh,
-    b.voltage
-from
-    unnest(
-        %(ids)s::text[], %(times)s::timestamptz[], %(kwh)s::float8[], %(voltage)s::float8[]
-    ) as b (id, recorded_at, kwh, voltage)
-on conflict (meter_id) do update set
-    recorded_at = excluded.recorded_at,
-    kwh_consumed_ac = excluded.kwh_consumed_ac,
-    voltage = excluded.voltage,
-    updated_at = excluded.updated_at
-where s.recorded_at < excluded.recorded_at;
-
--- name: upsert_vehicle_state
--- Hot state from the newest reading of each vehicle in the batch; a late one never overwrites a newer one.
-insert into vehicle_state as s (vehicle_id, recorded_at, soc, kwh_delivered_dc, battery_temp)
-select
-    b.id,
-    b.recorded_at,
-    b.soc,
-    b.kwh,
-    b.battery_temp
-from
-    unnest(
-        %(ids)s::text[], %(times)s::timestamptz[],
-        %(soc)s::float8[], %(kwh)s::float8[], %(battery_temp)s::float8[]
-    ) as b (id, recorded_at, soc, kwh, battery_temp)
-on conflict (vehicle_id) do update set
-    recorded_at = excluded.recorded_at,
-    soc = excluded.soc,
-    kwh_delivered_dc = excluded.kwh_delivered_dc,
-    battery_temp = excluded.battery_temp,
-    updated_at = excluded.updated_at
-where s.recorded_at < excluded.recorded_at;
+    ) as stored on true
+where stored.differs is distinct from false;
 
 -- name: insert_dead_letters
 -- Keeps what was refused, with its reason.
@@ -173,10 +132,20 @@ from unnest(
 insert into ingest_minute as i (
     minute, writer, kind, accepted, duplicates, conflicts, lag_s_count, lag_s_sum, lag_s_max
 )
-values (
-    date_trunc('minute', now()), %(writer)s, %(kind)s, %(accepted)s, %(duplicates)s, %(conflicts)s,
-    %(lag_s_count)s, %(lag_s_sum)s, %(lag_s_max)s
-)
+select
+    date_trunc('minute', now()),
+    %(writer)s,
+    b.kind,
+    b.accepted,
+    b.duplicates,
+    b.conflicts,
+    b.lag_s_count,
+    b.lag_s_sum,
+    b.lag_s_max
+from unnest(
+    %(kind)s::text[], %(accepted)s::bigint[], %(duplicates)s::bigint[], %(conflicts)s::bigint[],
+    %(lag_s_count)s::bigint[], %(lag_s_sum)s::float8[], %(lag_s_max)s::float8[]
+) as b (kind, accepted, duplicates, conflicts, lag_s_count, lag_s_sum, lag_s_max)
 on conflict (minute, writer, kind) do update set
     accepted = i.accepted + excluded.accepted,
     duplicates = i.duplicates + excluded.duplicates,

@@ -9,7 +9,7 @@ import msgspec
 
 from service.ingest.decode import decode, raw_part
 from service.ingest.outcome import Decoded, Rejection
-from service.ingest.streams import METER, VEHICLE
+from service.ingest.streams import rows, values
 from service.readings import Kind, MeterReading, Reading, TimeRule
 from service.web.problems import Problem
 from tests.fuzz import oracle
@@ -97,11 +97,9 @@ def check_reading(reading: Reading) -> None:
     assert all(isinstance(number, float) and -60 <= number <= 1000 for number in numbers)
     again = decode(msgspec.json.encode(reading), RULE)
     assert again.readings == [reading]
-    stream = METER if isinstance(reading, MeterReading) else VEHICLE
-    row = stream.rows([reading])
-    assert row.isascii()
-    assert "\\" not in row
-    cells = row.removesuffix("\n").split("\t")
+    row = rows(values([reading])).decode("ascii")
+    assert not set(row) & set('\\\n"[]{}')
+    cells = row.split(",")
     assert len(cells) == len(numbers) + 2
     assert datetime.fromisoformat(cells[1]) == recorded_at
     assert sorted(float(cell) for cell in cells[2:]) == sorted(numbers)

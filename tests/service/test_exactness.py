@@ -16,7 +16,7 @@ from psycopg import errors
 from psycopg.types.range import TimestamptzRange
 
 from service.ingest.pipeline import Pipeline
-from service.ingest.streams import METER, VEHICLE
+from service.ingest.streams import METER, VEHICLE, values
 from service.readings import Reading, kind_of
 from service.settings import Settings
 from tests.support.answers import made_of, wrong_edges, wrong_rollups, wrong_windows
@@ -182,7 +182,7 @@ def store_by_hand(connection: Connection, readings: list[Reading]) -> None:
         for stream in (METER, VEHICLE):
             part = [reading for reading in readings if kind_of(reading) == stream.kind]
             if part:
-                connection.execute(stream.insert_new, stream.columns(part))
+                connection.execute(stream.insert_new, stream.columns(values(part)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from service.ingest.streams import METER, VEHICLE
+from service.ingest.streams import METER, VEHICLE, rows, values
 from service.readings import MeterReading, Reading, VehicleReading, kind_of
 from tests.support.reckoning import Span
 
@@ -231,7 +231,7 @@ def insert(connection: Connection, readings: Sequence[Reading]) -> None:
         part = [reading for reading in readings if kind_of(reading) == stream.kind]
         if part:
             part.sort(key=lambda reading: (reading.device_id, reading.recorded_at))
-            connection.execute(stream.insert_new, stream.columns(part))
+            connection.execute(stream.insert_new, stream.columns(values(part)))
 
 
 def copy(connection: Connection, readings: Sequence[Reading]) -> None:
@@ -239,7 +239,7 @@ def copy(connection: Connection, readings: Sequence[Reading]) -> None:
     for stream in (METER, VEHICLE):
         part = [reading for reading in readings if kind_of(reading) == stream.kind]
         with connection.cursor() as cursor, cursor.copy(stream.copy) as target:
-            target.write(stream.rows(part))
+            target.write(rows(values(part)))
 
 
 def finish_hours(owner: Connection, until: datetime) -> None:

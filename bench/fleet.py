@@ -1,0 +1,65 @@
+"""The readings that benchmarks send: of a seeded fleet, a reading a minute each, as COPY rows and as JSON."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, NamedTuple
+
+Kind = Literal["meter", "vehicle"]
+KINDS: Final[tuple[Kind, ...]] = ("meter", "vehicle")
+
+
+class Reading(NamedTuple):
+    """One reading: whose, when (RFC 3339), and its two or three values in the order of the table."""
+
+    kind: Kind
+    device: str
+    at: str
+    values: tuple[float, ...]
+
+    def row(self) -> str:
+        """Give it as a row of COPY's text."""
+        return "\t".join((self.device, self.at, *map(repr, self.values))) + "\n"
+
+    def json(self) -> bytes:
+        """Give it as a device sends it."""
+        if self.kind == "meter":
+            return b'{"meterId":"%b","timestamp":"%b","kwhConsumedAc":%r,"voltage":%r}' % (
+                self.device.encode(), self.at.encode(), *self.values,
+            )  # fmt: skip
+        return b'{"vehicleId":"%b","timestamp":"%b","soc":%r,"kwhDeliveredDc":%r,"batteryTemp":%r}' % (
+            self.device.encode(), self.at.encode(), *self.values,
+        )  # fmt: skip
+
+
+def minutes(first: int, count: int, devices: int, *, seed: int = 5) -> list[Reading]:
+    """Give minutes `first` and following of `devices` meters and as many vehicles, in the order of time.
+
+    Each device has a second of its own in the minute, give or take some milliseconds.
+    """
+    chosen = random.Random(f"{seed}/{first}")
+    # The same on one day whatever the time, and past.
+    begin = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(hours=24)
+    found: list[Reading] = []
+    for minute in range(first, first + count):
+        for number in range(devices):
+            for kind in KINDS:
+                at = begin + timedelta(
+                    minutes=minute, seconds=60 * number / devices, milliseconds=chosen.randint(0, 40)
+                )
+                stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                kwh = chosen.randint(0, 183_333) / 1e6
+                if kind == "meter":
+                    values: tuple[float, ...] = (kwh, chosen.randint(22_500, 23_500) / 100)
+                    found.append(Reading(kind, f"METER-{number:05}", stamp, values))
+                else:
+                    soc, temperature = chosen.randint(100, 1000) / 10, chosen.randint(50, 400) / 10
+                    values = (soc, round(kwh * 0.91, 6), temperature)
+                    found.append(Reading(kind, f"VH-{number:05}", stamp, values))
+    return found
+
+
+def array(readings: list[Reading]) -> bytes:
+    """Give readings as a JSON array."""
+    return b"[" + b",".join([reading.json() for reading in readings]) + b"]"

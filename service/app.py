@@ -134,7 +134,9 @@ def asgi() -> Litestar:
     lifecycle.die_with_parent(signal.SIGTERM)
     settings = settings_module.load()
     log.configure(settings.log_level, settings.log_format)
-    return create_app(settings, served=True)
+    app = create_app(settings, served=True)
+    lifecycle.collect_seldom()
+    return app
 
 
 def serve(settings: Settings) -> None:
@@ -155,6 +157,7 @@ def work(settings: Settings) -> None:
 
 async def _work(settings: Settings) -> None:
     stop = lifecycle.stop_requested()
+    lifecycle.collect_seldom()
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
     async with (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import msgspec
 from msgspec import Meta
@@ -88,6 +88,17 @@ def kind_of(reading: Reading) -> Kind:
     return "meter" if isinstance(reading, MeterReading) else "vehicle"
 
 
+class Window(NamedTuple):
+    """The earliest and the latest acceptable timestamp of one moment: a rule for all that comes in it."""
+
+    earliest: datetime
+    latest: datetime
+
+    def window(self) -> Window:
+        """Give itself, as a TimeRule gives its own."""
+        return self
+
+
 class TimeRule(msgspec.Struct, frozen=True):
     """When a timestamp is acceptable: at most `ahead_s` after now, at most `behind_s` before (0: any age)."""
 
@@ -100,12 +111,12 @@ class TimeRule(msgspec.Struct, frozen=True):
         """Make the rule that the settings ask for."""
         return cls(ahead_s=settings.clock_ahead_s, behind_s=settings.raw_retention_days * 86_400)
 
-    def window(self) -> tuple[datetime, datetime]:
+    def window(self) -> Window:
         """Give the earliest and the latest acceptable timestamp as of this moment."""
         now = self.now()
         latest = datetime.fromtimestamp(now + self.ahead_s, UTC)
         earliest = datetime.fromtimestamp(now - self.behind_s, UTC) if self.behind_s else EARLIEST
-        return earliest, latest
+        return Window(earliest, latest)
 
 
 # Year 1 in any zone: below it, conversion to UTC would overflow.

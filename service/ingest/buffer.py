@@ -95,7 +95,7 @@ class Buffer:
 
     def has_room(self) -> bool:
         """Tell whether another submission may enter; one of any size may enter an empty buffer."""
-        return self.readings < self._max_readings and self.bytes < self._max_bytes
+        return not self.closed and self.readings < self._max_readings and self.bytes < self._max_bytes
 
     async def put(self, submission: Submission, *, wait_s: float | None = None) -> None:
         """Add a submission; wait for room at most `wait_s` seconds (None: as long as it takes).
@@ -114,9 +114,14 @@ class Buffer:
                 raise BufferFullError("the buffer is full") from None
         if self.closed:
             raise BufferFullError("the service is stopping")
+        self.add(submission)
+
+    def add(self, submission: Submission) -> None:
+        """Add a submission for which there is room."""
+        weight = self._weight(submission)
         self._waiting.append(submission)
-        self._readings_waiting += self._weight(submission)
-        self.readings += self._weight(submission)
+        self._readings_waiting += weight
+        self.readings += weight
         self.bytes += submission.size
         self._wake_takers()
 

@@ -17,7 +17,7 @@ import msgspec
 from service.ingest.explain import explain
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.shapes import METER, SHAPES, UNREADABLE, VEHICLE, Shape
-from service.readings import Kind, Reading, TimeRule, kind_of
+from service.readings import Kind, Reading, TimeRule, Window, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"
 _OBJECT, _ARRAY = 0x7B, 0x5B
@@ -43,7 +43,7 @@ _HAS_READINGS: Final = msgspec.json.Decoder(_HasReadings)
 
 def decode(
     body: bytes,
-    rule: TimeRule,
+    rule: TimeRule | Window,
     *,
     kind: Kind | None = None,
     topic_id: str | None = None,
@@ -64,6 +64,8 @@ def decode(
         if start[0] == _ARRAY:
             return _decode_array(body, None, rule, kind, topic_id, max_readings)
         if start[0] == _OBJECT:
+            if (reading := _decode_plain(body, rule, kind, topic_id)) is not None:
+                return Decoded(body=body, readings=[reading], indices=[0], rejections=[], single=True)
             if _HAS_READINGS.decode(body).readings is msgspec.UNSET:
                 return _finish([body], body, rule, kind, topic_id, single=True)
             if _too_many_values(body, max_readings):
@@ -81,17 +83,22 @@ def decode(
     )
 
 
+def is_large(body: bytes) -> bool:
+    """Tell whether decoding a body, all of it bad readings, could take too long for the event loop."""
+    return len(body) >= _INLINE_BYTES
+
+
 async def beside(body: bytes, decoding: Callable[[], Decoded]) -> Decoded:
     """Run a decoding of `body`, in a thread if it is large.
 
     Tens of thousands of bad readings, which are taken apart one by one, would hold up everybody else for a
     second.
     """
-    return decoding() if len(body) < _INLINE_BYTES else await asyncio.to_thread(decoding)
+    return await asyncio.to_thread(decoding) if is_large(body) else decoding()
 
 
 def decode_lines(
-    body: bytes, rule: TimeRule, *, kind: Kind | None = None, max_readings: int = 50_000
+    body: bytes, rule: TimeRule | Window, *, kind: Kind | None = None, max_readings: int = 50_000
 ) -> Decoded:
     """Decode NDJSON, one reading a line; blank lines are skipped and do not count in the indices."""
     if body.count(b"\n") > _LINES_A_READING * max_readings:
@@ -128,7 +135,7 @@ def _split_lines(body: bytes) -> list[bytes]:
 def _decode_array(
     body: bytes,
     parts: list[msgspec.Raw] | None,
-    rule: TimeRule,
+    rule: TimeRule | Window,
     kind: Kind | None,
     topic_id: str | None,
     max_readings: int,
@@ -158,7 +165,7 @@ def _decode_array(
 def _finish(
     parts: Iterable[bytes | msgspec.Raw],
     body: bytes,
-    rule: TimeRule,
+    rule: TimeRule | Window,
     kind: Kind | None,
     topic_id: str | None,
     *,
@@ -178,6 +185,22 @@ def _finish(
             result = _out_of_time(result, bytes(part), index, latest)
         decoded.rejections.append(result)
     return decoded
+
+
+def _decode_plain(
+    body: bytes, rule: TimeRule | Window, kind: Kind | None, topic_id: str | None
+) -> Reading | None:
+    """Decode a payload that is one good reading, as nearly all are over MQTT, at once; None for any other."""
+    # Where the name does not occur, however written, it need not be looked for as JSON.
+    if b"readings" in body or (kind is None and _may_name_both(body)) or b"\\" in body:
+        return None
+    try:
+        reading = (SHAPES[kind] if kind else _guess(body)).one.decode(body)
+    except UNREADABLE:
+        return None
+    earliest, latest = rule.window()
+    good = earliest <= reading.recorded_at <= latest and (topic_id is None or reading.device_id == topic_id)
+    return reading if good else None
 
 
 def _decode_one(part: bytes, index: int, kind: Kind | None, topic_id: str | None) -> Reading | Rejection:
@@ -208,7 +231,7 @@ def _out_of_time(reading: Reading, part: bytes, index: int, latest: datetime) ->
     )
 
 
-def _all_good(readings: list[Reading], rule: TimeRule, topic_id: str | None) -> bool:
+def _all_good(readings: list[Reading], rule: TimeRule | Window, topic_id: str | None) -> bool:
     earliest, latest = rule.window()
     return all(
         earliest <= reading.recorded_at <= latest and (topic_id is None or reading.device_id == topic_id)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from gmqtt.mqtt.handler import MQTTConnectError
@@ -19,25 +18,26 @@ from gmqtt.mqtt.handler import MQTTConnectError
 from service import lifecycle, log
 from service.broker import BrokerAddress, BrokerRefusedError, explain_tls, words
 from service.errors import SettingsError
-from service.ingest.decode import beside, decode
-from service.ingest.mqtt_link import LeftUnacknowledged, Link, Take
+from service.ingest.decode import beside, decode, is_large
+from service.ingest.mqtt_link import Link
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.readings import TimeRule
 from service.settings import Settings
 
 TOPIC_FILTER: Final = "telemetry/+/+"
-_SHARE_BY_DEFAULT: Final = "fleetwatt"
+_FORMER_SHARE: Final = "fleetwatt"
 _TOPIC: Final = re.compile(r"telemetry/(?P<kind>meter|vehicle)/(?P<id>[A-Za-z0-9._:\-]{1,64})")
 
 _PAUSE_S: Final = 0.5
-# How long to wait for commits at the end while the database is away: what it does not store comes again.
-_DRAIN_AWAY_S: Final = 1.0
 _PAUSE_MAX_S: Final = 10.0
 # A connection that lasted this long was a good one: the next pause is short again.
 _STEADY_S: Final = 5.0
 # Two workers with one client id throw each other out: slowly, so that it costs little until someone looks.
 _TAKEN_OVER_PAUSE_S: Final = 60.0
+
+# Handles a message of another kind, given its topic and payload; what it raises leaves it with the broker.
+Handler = Callable[[str, bytes], Awaitable[None]]
 
 
 class Consumer:
@@ -48,7 +48,7 @@ class Consumer:
     """
 
     def __init__(
-        self, settings: Settings, pipeline: Pipeline, handlers: Mapping[str, Take] | None = None
+        self, settings: Settings, pipeline: Pipeline, handlers: Mapping[str, Handler] | None = None
     ) -> None:
         if not settings.mqtt_url:
             raise SettingsError("no broker: set FLEETWATT_MQTT_URL, or start one with `fleetwatt up`")
@@ -56,12 +56,17 @@ class Consumer:
         self._pipeline = pipeline
         self._address = BrokerAddress.of(settings)
         self._rule = TimeRule.of(settings)
+        # Reckoned once for all messages that are read at once.
+        self._window = self._rule.window()
+        self._window_at = 0.0
         # Set while the broker delivers to us.
         self.connected = asyncio.Event()
         self._handlers = dict(handlers or {})
         self._link: Link | None = None
         self._accepted = False
         self._draining = False
+        # Messages that wait for more than their commit: the event loop alone would drop them.
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._handling = 0
         # Bytes of topics and payloads that are not committed yet, from whatever connection.
         self.handling_bytes = 0
@@ -78,8 +83,6 @@ class Consumer:
         when TLS with it fails before it has worked once in this process. Later such a failure is most likely
         a certificate that is being renewed: it is logged and tried again, for nothing is lost meanwhile.
         """
-        # For good: a message that is given up with the process is heard of later than this returns.
-        asyncio.get_running_loop().set_exception_handler(_quiet_about_unacknowledged)
         pause_s = _PAUSE_S
         while not stop.is_set():
             await _first(stop, self._room.wait())
@@ -116,7 +119,7 @@ class Consumer:
         subscribing = link.subscribe(
             [_shared(one, share) for one in filters],
             # The session may hold the other kind of subscription from before a change of settings.
-            [_shared(one, "" if share else _SHARE_BY_DEFAULT) for one in filters],
+            [_shared(one, "" if share else _FORMER_SHARE) for one in filters],
         )
         await _first(stop, link.lost.wait(), subscribing)
         if not stop.is_set() and not link.lost.is_set():
@@ -148,21 +151,46 @@ class Consumer:
         elif not stop.is_set():
             self._log.warning("broker_lost", broker=str(self._address), reason=link.reason)
 
-    async def _take(self, topic: str, payload: bytes) -> None:
-        """Handle one message; return when all that is in it has been committed."""
+    def _take(self, topic: str, payload: bytes) -> asyncio.Future[Any] | None:
+        """Handle one message; give what is done when all that is in it has been committed."""
         if self._draining:
-            raise LeftUnacknowledged
-        with self._held(len(topic) + len(payload)):
-            handler = self._handlers.get(topic.partition("/")[0])
-            if handler is not None:
-                await handler(topic, bytes(payload))
-            else:
-                decoded = await beside(payload, lambda: self._decode(topic, bytes(payload)))
-                await self._pipeline.submit(decoded, f"mqtt:{topic}"[:1000])
+            return None
+        size = len(topic) + len(payload)
+        self._hold(size)
+        if (at := asyncio.get_running_loop().time()) != self._window_at:
+            self._window, self._window_at = self._rule.window(), at
+        try:
+            future = self._start(topic, payload)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: whoever waits for the future tells of it
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        future.add_done_callback(lambda _: self._release(size))
+        return future
 
-    @contextmanager
-    def _held(self, size: int) -> Iterator[None]:
-        """Count a message in handling, and stop and start reading by how much there is."""
+    def _start(self, topic: str, payload: bytes) -> asyncio.Future[Any]:
+        handler = self._handlers.get(topic.partition("/")[0])
+        if handler is not None:
+            return self._task(_handle(handler, topic, payload))
+        if is_large(payload):
+            return self._task(self._take_large(topic, payload))
+        decoded = self._decode(topic, payload)
+        origin = _origin(topic)
+        return self._pipeline.submit_now(decoded, origin) or self._task(
+            self._pipeline.submit(decoded, origin)
+        )
+
+    async def _take_large(self, topic: str, payload: bytes) -> None:
+        decoded = await beside(payload, lambda: self._decode(topic, payload))
+        await self._pipeline.submit(decoded, _origin(topic))
+
+    def _task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _hold(self, size: int) -> None:
+        """Count a message in; stop reading once there is too much."""
         self._handling += 1
         self.handling_bytes += size
         self._idle.clear()
@@ -170,17 +198,17 @@ class Consumer:
             self._room.clear()
             if self._link is not None:
                 self._link.pause()
-        try:
-            yield
-        finally:
-            self._handling -= 1
-            self.handling_bytes -= size
-            if not self._handling:
-                self._idle.set()
-            if self.handling_bytes <= self._settings.buffer_max_bytes // 2 and not self._room.is_set():
-                self._room.set()
-                if self._link is not None and not self._draining:
-                    self._link.resume()
+
+    def _release(self, size: int) -> None:
+        """Count a message out; read again once there is room."""
+        self._handling -= 1
+        self.handling_bytes -= size
+        if not self._handling:
+            self._idle.set()
+        if self.handling_bytes <= self._settings.buffer_max_bytes // 2 and not self._room.is_set():
+            self._room.set()
+            if self._link is not None and not self._draining:
+                self._link.resume()
 
     def _decode(self, topic: str, payload: bytes) -> Decoded:
         match = _TOPIC.fullmatch(topic)
@@ -197,7 +225,7 @@ class Consumer:
         kind: Any = match["kind"]
         return decode(
             payload,
-            self._rule,
+            self._window,
             kind=kind,
             topic_id=match["id"],
             max_readings=self._settings.http_max_readings,
@@ -210,14 +238,17 @@ class Consumer:
         """
         self._draining = True
         link.pause()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while not self._idle.is_set() and loop.time() - began < self._settings.drain_timeout_s:
-            if not self._pipeline.available and loop.time() - began > _DRAIN_AWAY_S:
-                break
-            await asyncio.sleep(0.02)
+        await self._pipeline.settle(self._idle.wait())
         # One turn of the loop, so that acknowledgements queued as callbacks reach the socket.
         await asyncio.sleep(0.05)
+
+
+async def _handle(handler: Handler, topic: str, payload: bytes) -> None:
+    await handler(topic, payload)
+
+
+def _origin(topic: str) -> str:
+    return f"mqtt:{topic}"[:1000]
 
 
 def _shared(topic_filter: str, share: str) -> str:
@@ -236,9 +267,3 @@ async def _first(stop: asyncio.Event, *waits: Coroutine[Any, Any, Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-def _quiet_about_unacknowledged(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report stray exceptions as asyncio does, except the one that is meant to leave a message alone."""
-    if not isinstance(context.get("exception"), LeftUnacknowledged | asyncio.CancelledError):
-        loop.default_exception_handler(context)

@@ -7,7 +7,7 @@ import msgspec
 from service.readings import Kind, Reading
 
 
-class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+class Rejection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One reading (or whole payload) that was refused.
 
     `index` is its place in the payload, counted from 0; `code` is stable, `message` is for people.
@@ -22,7 +22,7 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes = b""
 
 
-class Decoded(msgspec.Struct, kw_only=True):
+class Decoded(msgspec.Struct, kw_only=True, gc=False):
     """A payload after decoding.
 
     `indices[i]` is the place of `readings[i]` in the payload. `single` says that the payload was one
@@ -40,7 +40,7 @@ class Decoded(msgspec.Struct, kw_only=True):
     parts: list[bytes] | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a commit did with a submission: counts, and what was refused only then."""
 
     accepted: int

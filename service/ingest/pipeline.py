@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from service import log, metrics
 from service.errors import DatabaseUnavailableError
@@ -15,8 +16,8 @@ from service.ingest.outcome import Decoded, Outcome
 from service.ingest.writer import Writer
 from service.settings import Settings
 
-# At the end of a process all intake has ended, so whoever waited has had its answer: there is no more to
-# gain from a database that is away.
+# How long to wait at the end while the database is away: what it does not store was not acknowledged, and
+# comes again.
 _DRAIN_AWAY_S: Final = 1.0
 _DRAIN_POLL_S: Final = 0.1
 
@@ -67,7 +68,7 @@ class Pipeline:
         """
         self.buffer.close()
         try:
-            await self._drain()
+            await self.settle(asyncio.wait(self._tasks))
         finally:
             if self.buffer.readings:
                 self._log.warning("given_up_unacknowledged", readings=self.buffer.readings)
@@ -82,15 +83,16 @@ class Pipeline:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _drain(self) -> None:
-        """Wait until all is written, for as long as the database answers and there is time."""
+    async def settle(self, done: Awaitable[Any]) -> None:
+        """Wait until `done`, which commits bring about, as long as the database answers and there is time."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        pending = set(self._tasks)
-        while pending and loop.time() - began < self._settings.drain_timeout_s:
+        waiting = asyncio.ensure_future(done)
+        while not waiting.done() and loop.time() - began < self._settings.drain_timeout_s:
             if not self.available and loop.time() - began > _DRAIN_AWAY_S:
-                return
-            pending = (await asyncio.wait(pending, timeout=_DRAIN_POLL_S))[1]
+                break
+            await asyncio.wait([waiting], timeout=_DRAIN_POLL_S)
+        waiting.cancel()
 
     async def submit(
         self,
@@ -108,21 +110,36 @@ class Pipeline:
         commit does not come in `commit_wait_s` (it may still come later: sending again is safe, since
         what was stored counts as a duplicate); AtomicRefusedError when all-or-nothing gave nothing.
         """
+        submission = self._submission(decoded, origin, atomic=atomic, keep_refused=keep_refused)
+        await self.buffer.put(submission, wait_s=room_wait_s)
+        if commit_wait_s is None:
+            return await submission.committed
+        done, _ = await asyncio.wait([submission.committed], timeout=commit_wait_s)
+        if not done:
+            submission.committed.cancel()
+            raise DatabaseUnavailableError("the database did not confirm in time; send again")
+        return submission.committed.result()
+
+    def submit_now(self, decoded: Decoded, origin: str) -> asyncio.Future[Outcome] | None:
+        """Hand in a payload; give the future of its commit, or None where `submit` would have to wait."""
+        if not self.buffer.has_room():
+            return None
+        submission = self._submission(decoded, origin)
+        self.buffer.add(submission)
+        return submission.committed
+
+    def _submission(
+        self, decoded: Decoded, origin: str, *, atomic: bool = False, keep_refused: bool = True
+    ) -> Submission:
         for rejection in decoded.rejections:
             metrics.REJECTED.labels(origin.partition(":")[0], rejection.code).inc()
-        submission = Submission(
+        return Submission(
             decoded,
             origin,
             atomic=atomic,
             keep_refused=keep_refused,
             raw_limit=self._settings.dead_letter_max_bytes,
         )
-        await self.buffer.put(submission, wait_s=room_wait_s)
-        done, _ = await asyncio.wait([submission.committed], timeout=commit_wait_s)
-        if not done:
-            submission.committed.cancel()
-            raise DatabaseUnavailableError("the database did not confirm in time; send again")
-        return submission.committed.result()
 
     @property
     def available(self) -> bool:

@@ -78,17 +78,18 @@ async def test_a_message_that_fails_late_does_not_end_the_next_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What fails belongs to the connection that it came on."""
-    submit = Pipeline.submit
+    submit_now = Pipeline.submit_now
     fail = asyncio.Event()
     calls = iter(range(1_000_000))
 
-    async def flaky(self: Pipeline, *arguments: Any, **options: Any) -> Any:
-        if next(calls) == 0:
-            await fail.wait()
-            raise RuntimeError("a defect")
-        return await submit(self, *arguments, **options)
+    async def fail_late() -> None:
+        await fail.wait()
+        raise RuntimeError("a defect")
 
-    monkeypatch.setattr(Pipeline, "submit", flaky)
+    def flaky(self: Pipeline, *arguments: Any) -> Any:
+        return asyncio.create_task(fail_late()) if next(calls) == 0 else submit_now(self, *arguments)
+
+    monkeypatch.setattr(Pipeline, "submit_now", flaky)
     async with proxy(broker_port) as between:
         settings = msgspec.structs.replace(mqtt_settings, mqtt_url=f"mqtt://127.0.0.1:{between.port}")
         with capture_logs() as logged:

@@ -81,5 +81,5 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
         # One side has ended: so does the other, once it has what was on its way.
-        if writer.can_write_eof():
+        if writer.can_write_eof() and not writer.transport.is_closing():
             writer.write_eof()

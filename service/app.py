@@ -39,6 +39,7 @@ from service.sessions.store import Sessions
 from service.settings import Settings
 from service.web import apidocs, health, hosts, problems, server
 from service.web.edge import Edge
+from service.web.express import Express
 from service.web.principal import PUBLIC, needs
 from service.web.problems import unavailable
 
@@ -64,6 +65,7 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     guard = Guard(settings, pool)
     again = Again(settings, pool, submit_to(pipeline, settings))
     pulse = Pulse(settings)
+    intake = ingest_http.Intake(pipeline, settings)
     jobs: list[Callable[[], Coroutine[Any, Any, None]]] = [
         Rollups(settings, database_settings(settings)).run,
         DeadLetterBounds(settings).run,
@@ -103,7 +105,7 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     app = Litestar(
         route_handlers=[
             home,
-            ingest_http.router(pipeline, settings),
+            ingest_http.router(intake),
             analytics_http.router(Reads(questions, settings), Series(questions, settings)),
             alerts_http.router(pool),
             sessions_http.router(Sessions(pool)),
@@ -125,7 +127,8 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     app.openapi_schema.paths = dict(sorted((app.openapi_schema.paths or {}).items()))
     apidocs.describe_parameters(app.openapi_schema)
     apidocs.tell_what_keys_answer(app.openapi_schema)
-    app.asgi_handler = Edge(app.asgi_handler, settings)
+    express = Express(guard.admit, ingest_http.express_routes(intake))
+    app.asgi_handler = Edge(app.asgi_handler, settings, express)
     return app
 
 

@@ -57,14 +57,15 @@ class Guard:
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Let a request pass to its handler, and tell it who asks; else raise Problem 401, 403 or 429."""
-        need = handler.opt.get("need")
+        await self.admit(connection, handler.opt.get("need"), database=handler.opt.get("need_database", True))
+
+    async def admit(self, connection: Connection, need: str | None, *, database: bool = True) -> None:
+        """Do the same for what a route needs; see `needs` in service/web/principal.py."""
         # OPTIONS, which the framework answers, tells nothing but methods.
         if need == PUBLIC or connection.scope.get("method") == HttpMethod.OPTIONS:
             return
         try:
-            principal = await self._identify(
-                connection, last_known=not handler.opt.get("need_database", True)
-            )
+            principal = await self._identify(connection, last_known=not database)
             if principal.key_id is not None:
                 wait_s = await self._rates.wait_of_key_s(principal.key_id)
                 if wait_s:

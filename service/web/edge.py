@@ -11,9 +11,10 @@ from typing import Any, Final
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.settings import Settings
+from service.web.express import Express, refuse
 from service.web.headers import SecurityHeaders
 from service.web.hosts import Hosts
-from service.web.problems import CONTENT_TYPE, Problem
+from service.web.problems import Problem
 from service.web.room import BodyLimits, Budget, Room
 
 _URL_BYTES_MAX: Final = 8192
@@ -35,8 +36,9 @@ def _routed_as(request: Any) -> str:
 class Edge:
     """Wraps an application."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, express: Express) -> None:
         self._app = app
+        self._express = express
         self._headers = SecurityHeaders(tls=bool(settings.http_tls_cert_file))
         self._hosts = Hosts(settings)
         self._limits = BodyLimits.of(settings)
@@ -72,11 +74,15 @@ class Edge:
             await send(message)
 
         if (problem := self._refusal(request)) is not None:
-            await _answer(problem, send_out)
+            await refuse(problem, send_out)
             return
         room = Room(self._budget, self._limits, scope)
+        route = self._express.route(request)
         try:
-            await self._app(scope, receive, send_out)
+            if route is not None and all(name != b"origin" for name, _ in request["headers"]):
+                await self._express.take(route, scope, receive, send_out)
+            else:
+                await self._app(scope, receive, send_out)
         finally:
             room.give_back()
 
@@ -109,16 +115,3 @@ class Edge:
                 field="origin",
             )
         return None
-
-
-async def _answer(problem: Problem, send: Send) -> None:
-    body = problem.body()
-    headers = {"content-type": CONTENT_TYPE, "content-length": str(len(body)), **problem.headers}
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problem.status,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": False})

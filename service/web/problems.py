@@ -97,18 +97,22 @@ def _of_http(_request: Request[Any, Any, Any], error: HTTPException) -> Response
     return Problem(error.status_code, code, detail, title=title, headers=headers).response()
 
 
-def _of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer 503 for a database that is away, 500 without details for a defect of ours."""
+def explain(path: str, error: Exception) -> Problem:
+    """Give 503 for a database that is away, 500 without details for a defect of ours."""
     if isinstance(error, BufferFullError | DatabaseUnavailableError):
-        return unavailable(f"{error}").response()
+        return unavailable(f"{error}")
     if isinstance(error, psycopg.Error):
         log.get("http").warning("database_error", sqlstate=error.sqlstate, error=str(error).splitlines()[:1])
     if is_transient(error) or isinstance(error, TimeoutError):
-        return unavailable("the database is not available; try again soon").response()
-    log.get("http").error("request_failed", path=request.scope["path"], exc_info=error)
+        return unavailable("the database is not available; try again soon")
+    log.get("http").error("request_failed", path=path, exc_info=error)
     return Problem(
         500, "internal", "an unexpected error; the log holds the details", title="The engine failed"
-    ).response()
+    )
+
+
+def _of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    return explain(request.scope["path"], error).response()
 
 
 HANDLERS: Final[ExceptionHandlersMap] = {

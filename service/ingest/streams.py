@@ -29,10 +29,12 @@ class Stream(NamedTuple):
     insert_new: LiteralString
     compare: LiteralString
 
-    def columns(self, values: Sequence[tuple[Any, ...]]) -> dict[str, str]:
-        """Give rows as one PostgreSQL array literal a column, by the column's name."""
+    def columns(self, values: Sequence[tuple[Any, ...]], prefix: str = "") -> dict[str, str]:
+        """Give rows as one PostgreSQL array literal a column, by the column's name with a prefix."""
+        if not values:
+            return {prefix + name: "{}" for name in self.names}
         return {
-            name: _ENCODER.encode(column).decode().replace("[", "{").replace("]", "}")
+            prefix + name: _ENCODER.encode(column).decode().replace("[", "{").replace("]", "}")
             for name, column in zip(self.names, zip(*values, strict=True), strict=True)
         }
 

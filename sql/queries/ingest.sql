@@ -86,7 +86,8 @@ left join
             r.meter_id = b.id and r.recorded_at = b.recorded_at
             and r.recorded_at between %(earliest)s and %(latest)s
         limit 1
-    ) as stored on true
+    ) as stored
+    on true
 where stored.differs is distinct from false;
 
 -- name: compare_vehicle_readings
@@ -107,7 +108,8 @@ left join
             r.vehicle_id = b.id and r.recorded_at = b.recorded_at
             and r.recorded_at between %(earliest)s and %(latest)s
         limit 1
-    ) as stored on true
+    ) as stored
+    on true
 where stored.differs is distinct from false;
 
 -- name: insert_dead_letters
@@ -127,8 +129,36 @@ from unnest(
     %(field)s::text[], %(message)s::text[], %(raw)s::bytea[], %(raw_size)s::bigint[]
 ) as d (origin, kind, device_id, code, field, message, raw, raw_size);
 
--- name: count_ingest
--- Adds a batch to the counters of this writer's current minute.
+-- name: finish_batch
+-- Stores the readings of a small batch, all of them new, and adds the batch to the counters of this writer's
+-- current minute: one statement, so that a small batch is one way to the server and back. What is large has
+-- been copied by then.
+with meters as (
+    insert into meter_reading (meter_id, recorded_at, kwh_consumed_ac, voltage)
+    select
+        b.id,
+        b.recorded_at,
+        b.kwh,
+        b.voltage
+    from unnest(
+        %(meter_ids)s::text[], %(meter_times)s::timestamptz[], %(meter_kwh)s::float8[], %(meter_voltage)s::float8[]
+    ) as b (id, recorded_at, kwh, voltage)
+),
+
+vehicles as (
+    insert into vehicle_reading (vehicle_id, recorded_at, soc, kwh_delivered_dc, battery_temp)
+    select
+        b.id,
+        b.recorded_at,
+        b.soc,
+        b.kwh,
+        b.battery_temp
+    from unnest(
+        %(vehicle_ids)s::text[], %(vehicle_times)s::timestamptz[],
+        %(vehicle_soc)s::float8[], %(vehicle_kwh)s::float8[], %(vehicle_battery_temp)s::float8[]
+    ) as b (id, recorded_at, soc, kwh, battery_temp)
+)
+
 insert into ingest_minute as i (
     minute, writer, kind, accepted, duplicates, conflicts, lag_s_count, lag_s_sum, lag_s_max
 )
@@ -142,10 +172,11 @@ select
     b.lag_s_count,
     b.lag_s_sum,
     b.lag_s_max
-from unnest(
-    %(kind)s::text[], %(accepted)s::bigint[], %(duplicates)s::bigint[], %(conflicts)s::bigint[],
-    %(lag_s_count)s::bigint[], %(lag_s_sum)s::float8[], %(lag_s_max)s::float8[]
-) as b (kind, accepted, duplicates, conflicts, lag_s_count, lag_s_sum, lag_s_max)
+from
+    unnest(
+        %(kind)s::text[], %(accepted)s::bigint[], %(duplicates)s::bigint[], %(conflicts)s::bigint[],
+        %(lag_s_count)s::bigint[], %(lag_s_sum)s::float8[], %(lag_s_max)s::float8[]
+    ) as b (kind, accepted, duplicates, conflicts, lag_s_count, lag_s_sum, lag_s_max)
 on conflict (minute, writer, kind) do update set
     accepted = i.accepted + excluded.accepted,
     duplicates = i.duplicates + excluded.duplicates,

@@ -69,13 +69,16 @@ def read_pool(settings: Settings, name: str = "read", most: int | None = None) -
 async def writer_connection(url: str, name: str = "write") -> AsyncConnection[tuple[Any, ...]]:
     """Open a connection that writes: UTC, and a statement never outlives a lost peer for long.
 
+    A small batch is one statement: whoever waits for a lock with it must not commit it long after its sender
+    was told to send again.
+
     `name` says in pg_stat_activity whose it is: "fleetwatt write" is the writer of readings.
     """
     return await AsyncConnection.connect(
         url,
         autocommit=True,
         application_name=f"fleetwatt {name}",
-        options="-c timezone=UTC -c lock_timeout=30s",
+        options="-c timezone=UTC -c lock_timeout=30s -c client_connection_check_interval=1s",
         connect_timeout=5,
         **_TCP,
     )

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 import gmqtt
@@ -64,8 +64,9 @@ class Link:
         self._client.reconnect_retries = -2
         if address.user is not None:
             self._client.set_auth_credentials(address.user, address.password)
-        # The packets of which acknowledgements go out with the next write.
-        self._acknowledged: list[bytes] = []
+        # What has come and is not acknowledged yet: the packet's number and what tells of its commit.
+        self._unacknowledged: deque[tuple[bytes, asyncio.Future[Any]]] = deque()
+        self._settling: asyncio.Handle | None = None
         handlers = self._client._package_handler._handler_cache  # noqa: SLF001 - there is no other way in
         handlers[MQTTCommands.PUBLISH] = self._on_publish
         self._client.on_disconnect = self._on_disconnect
@@ -191,28 +192,34 @@ class Link:
         length, payload = unpack_variable_byte_integer(packet[end:])
         future = self._take(topic, payload[length:])
         if future is not None:
-            future.add_done_callback(partial(self._settle, number))
+            self._unacknowledged.append((number, future))
+            future.add_done_callback(self._on_done)
 
-    def _settle(self, number: bytes, future: asyncio.Future[Any]) -> None:
-        """Acknowledge a message that is committed; leave it with the broker otherwise."""
-        if future.cancelled():
-            return
-        if (error := future.exception()) is not None:
-            self._log.warning("message_not_stored", error=f"{type(error).__name__}: {error}")
-            # Left unacknowledged, it holds a place in the broker's window until the next connection.
-            self.lost.set()
-        elif number:
-            if not self._acknowledged:
-                asyncio.get_running_loop().call_soon(self._acknowledge)
-            self._acknowledged.append(number)
+    def _on_done(self, _future: asyncio.Future[Any]) -> None:
+        """Let one look serve all that one commit has brought about."""
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_soon(self._settle)
 
-    def _acknowledge(self) -> None:
-        """Send the acknowledgements of a commit, all at once."""
-        packets = b"".join([_PUBACK + number for number in self._acknowledged])
-        self._acknowledged.clear()
+    def _settle(self) -> None:
+        """Acknowledge what is committed, in the order in which it came (MQTT 5, 4.6.0-2), in one write.
+
+        A broker finds the packet at once then, instead of looking through all that are in flight.
+        """
+        self._settling = None
+        packets: list[bytes] = []
+        while self._unacknowledged and self._unacknowledged[0][1].done():
+            number, future = self._unacknowledged.popleft()
+            if future.cancelled():
+                continue
+            if (error := future.exception()) is not None:
+                self._log.warning("message_not_stored", error=f"{type(error).__name__}: {error}")
+                # Left unacknowledged, it holds a place in the broker's window until the next connection.
+                self.lost.set()
+            elif number:
+                packets.append(_PUBACK + number)
         connection = self._client._connection  # noqa: SLF001
-        if not connection.is_closing():
-            connection.send_package(packets)
+        if packets and not connection.is_closing():
+            connection.send_package(b"".join(packets))
 
     def _on_disconnect(self, _client: gmqtt.Client, packet: bytes, _error: object = None) -> None:
         # The library sends an empty packet after the broker's own, when the connection has ended.

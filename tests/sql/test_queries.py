@@ -20,6 +20,15 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 VALUES: dict[str, Any] = {
     "ids": ["a"],
     "times": [NOW],
+    "meter_times": [NOW],
+    "meter_kwh": [0.1],
+    "meter_voltage": [230.0],
+    "vehicle_times": [NOW],
+    "vehicle_soc": [50.0],
+    "vehicle_kwh": [0.1],
+    "vehicle_battery_temp": [20.0],
+    "earliest": NOW,
+    "latest": NOW,
     "kwh": [0.1],
     "voltage": [230.0],
     "soc": [50.0],
@@ -33,12 +42,12 @@ VALUES: dict[str, Any] = {
     "raw": [b"{}"],
     "raw_size": [2],
     "writer": "w",
-    "accepted": 1,
-    "duplicates": 0,
-    "conflicts": 0,
-    "lag_s_count": 1,
-    "lag_s_sum": 0.5,
-    "lag_s_max": 0.5,
+    "accepted": [1],
+    "duplicates": [0],
+    "conflicts": [0],
+    "lag_s_count": [1],
+    "lag_s_sum": [0.5],
+    "lag_s_max": [0.5],
     "id": "a",
     "after": "",
     "since": None,
@@ -109,7 +118,6 @@ VALUES: dict[str, Any] = {
 }
 # Where a name stands for one value, not for a column of a batch.
 EXCEPTIONS: dict[str, dict[str, Any]] = {
-    "count_ingest": {"kind": "meter"},
     "vehicles_announced_lately": {"since": NOW},
     "take_session_message": {"session_id": "s"},
 }

@@ -1,8 +1,9 @@
 """How long analytics take over a history of minutes, and whether that grows with the history.
 
 `just bench-history` loads a fleet of vehicles and meters, a reading a minute each, rolls it up, and times the
-24-hour summary of a vehicle (in the database and over HTTP), the answer over the fleet, and the refresh of an
-hour. It checks what it times: rollup answers must equal sums over the raw rows.
+24-hour summary of a vehicle (in the database and over HTTP), the answer over the fleet for the last finished
+day and for a window whose ends cut hours, pages of latest states, and the refresh of an hour. It checks what
+it times: rollup answers must equal sums over the raw rows, of single vehicles and of all together.
 """
 
 from __future__ import annotations
@@ -57,10 +58,15 @@ RAW = """
         (select coalesce(sum(kwh_delivered_dc), 0) from vehicle_reading
          where vehicle_id = %(id)s and recorded_at >= %(window_from)s and recorded_at < %(window_to)s)
 """
-METER_STATES = "insert into meter_state select 'METER-' || d, %s, 0.1, 230 from generate_series(1, %s) as d"
-VEHICLE_STATES = (
-    "insert into vehicle_state select 'VH-' || d, %s, 50, 0.1, 20 from generate_series(1, %s) as d"
-)
+RAW_FLEET = """
+    select
+        (select coalesce(sum(kwh_consumed_ac), 0)
+         from charging_session as s join meter_reading as r
+             on r.meter_id = s.meter_id and r.recorded_at <@ s.during
+         where r.recorded_at >= %(window_from)s and r.recorded_at < %(window_to)s),
+        sum(kwh_delivered_dc), count(distinct vehicle_id)
+    from vehicle_reading where recorded_at >= %(window_from)s and recorded_at < %(window_to)s
+"""
 ONE = "select kwh_ac, kwh_dc from vehicle_performance(%(id)s, %(window_from)s, %(window_to)s)"
 FLEET = "select sum(kwh_ac), sum(kwh_dc), count(*) from fleet_performance(%(window_from)s, %(window_to)s)"
 
@@ -74,8 +80,6 @@ def load(connection: psycopg.Connection[Any], vehicles: int, start: datetime, ho
     connection.execute(
         SESSIONS.encode(), {"start": start, "end": start + timedelta(hours=hours), "vehicles": vehicles}
     )
-    for state in (METER_STATES, VEHICLE_STATES):
-        connection.execute(state.encode(), (start + timedelta(hours=hours), vehicles))
 
 
 def timed(work: Callable[[int], object], times: int) -> dict[str, float]:
@@ -91,6 +95,13 @@ def timed(work: Callable[[int], object], times: int) -> dict[str, float]:
         "p99_ms": round(took[min(len(took) - 1, int(len(took) * 0.99))], 2),
         "max_ms": round(took[-1], 2),
     }
+
+
+def equal(connection: psycopg.Connection[Any], statement: str, raw: str, values: dict[str, Any]) -> None:
+    """Hold an answer against sums over the raw rows."""
+    [told] = connection.execute(statement.encode(), values)
+    [summed] = connection.execute(raw.encode(), values)
+    assert all(abs(a - b) < 1e-9 * (1 + b) for a, b in zip(told, summed, strict=True)), (told, summed)
 
 
 @contextlib.contextmanager
@@ -113,13 +124,55 @@ def serving(url: str) -> Iterator[str]:
         process.wait(30)
 
 
+def over_http(url: str, vehicles: int, window: dict[str, datetime]) -> dict[str, Any]:
+    """Time what is asked over HTTP, of a service of its own."""
+    result: dict[str, Any] = {}
+    chosen = random.Random(7)
+    unaligned = {"from": window["window_from"].isoformat(), "to": window["window_to"].isoformat()}
+    with serving(url) as address, httpx.Client() as client:
+
+        def get(path: str, query: dict[str, str]) -> Callable[[int], object]:
+            def run(_number: int) -> object:
+                route = path.format(id=f"VH-{chosen.randint(1, vehicles)}")
+                return client.get(address + route, params=query).raise_for_status().content
+
+            return run
+
+        performance = get("/v1/analytics/performance/{id}", unaligned)
+        timed(performance, 50)
+        result["performance_http"] = timed(performance, 500)
+        result["current_state_http"] = timed(get("/v1/ingest/vehicle/{id}/current", {}), 500)
+        # The last finished day, unless asked.
+        timed(get("/v1/analytics/fleet", {}), 3)
+        result["fleet_http"] = timed(get("/v1/analytics/fleet", {}), 30)
+        result["fleet_http_unaligned"] = timed(get("/v1/analytics/fleet", unaligned), 10)
+        after: str | None = None
+        seen: set[str] = set()
+
+        def page(_number: int) -> None:
+            nonlocal after
+            query = {"limit": "1000", **({"after": after} if after else {})}
+            told = client.get(f"{address}/v1/analytics/vehicles/states", params=query).raise_for_status()
+            body = told.json()
+            after = body["next"]
+            seen.update(row["vehicleId"] for row in body["vehicles"])
+
+        pages = -(-vehicles // 1000)
+        timed(page, pages)
+        assert len(seen) == vehicles, len(seen)
+        result["states_http_page_of_1000"] = timed(page, 5 * pages)
+    return result
+
+
 def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
     """Load one history and time what is asked of it."""
     hours = round(days * 24)
-    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    # Hours settle for two minutes before they are rolled up.
+    end = (datetime.now(UTC) - timedelta(minutes=2)).replace(minute=0, second=0, microsecond=0)
     start = end - timedelta(hours=hours)
+    aligned = {"window_from": end - timedelta(hours=24), "window_to": end}
     # Neither end lies on the hour: raw rows are read at both.
-    window = {"window_from": end - timedelta(hours=24, minutes=13), "window_to": end - timedelta(minutes=13)}
+    window = {key: moment - timedelta(minutes=13) for key, moment in aligned.items()}
     result: dict[str, Any] = {"vehicles": vehicles, "days": days}
     chosen = random.Random(7)
     with (
@@ -142,7 +195,7 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
         assert rows == (vehicles * hours * 60,) * 2, rows
         result["rows_per_hypertable"] = rows[0]
 
-        def ask(statement: str) -> Callable[[int], object]:
+        def ask(statement: str, window: dict[str, datetime] = window) -> Callable[[int], object]:
             def run(_number: int) -> object:
                 vehicle = f"VH-{chosen.randint(1, vehicles)}"
                 return connection.execute(statement.encode(), {"id": vehicle, **window}).fetchall()
@@ -151,14 +204,16 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
 
         for number in range(1, 21):
             values = {"id": f"VH-{number * vehicles // 20}", **window}
-            [told] = connection.execute(ONE, values)
-            [summed] = connection.execute(RAW, values)
-            assert all(abs(a - b) < 1e-9 * (1 + b) for a, b in zip(told, summed, strict=True)), (told, summed)
+            equal(connection, ONE, RAW, values)
+        for values in (aligned, window):
+            equal(connection, FLEET, RAW_FLEET, values)
         # Loading left the caches full of other things than a running service has in them.
         timed(ask(ONE), 500)
         result["performance"] = timed(ask(ONE), 1000)
         result["performance_raw"] = timed(ask(RAW), 100)
-        result["fleet"] = timed(ask(FLEET), 10)
+        timed(ask(FLEET, aligned), 3)
+        result["fleet_aligned"] = timed(ask(FLEET, aligned), 30)
+        result["fleet_unaligned"] = timed(ask(FLEET), 10)
 
         def refresh(number: int) -> None:
             late = end - timedelta(hours=3 + number, minutes=30, seconds=30)
@@ -169,20 +224,7 @@ def measure(server: Postgres, vehicles: int, days: float) -> dict[str, Any]:
         # A late reading of each kind; then what of that is the evaluation of alerts alone.
         result["refresh_hour_of_both"] = timed(refresh, 5)
         result["evaluate_alerts"] = timed(lambda _: connection.execute("select evaluate_alerts()"), 5)
-        with serving(server.url("fleetwatt_service", name)) as address, httpx.Client() as client:
-            query = {"from": window["window_from"].isoformat(), "to": window["window_to"].isoformat()}
-
-            def get(path: str) -> Callable[[int], object]:
-                def run(_number: int) -> object:
-                    route = path.format(id=f"VH-{chosen.randint(1, vehicles)}")
-                    return client.get(address + route, params=query).raise_for_status().content
-
-                return run
-
-            timed(get("/v1/analytics/performance/{id}"), 50)
-            result["performance_http"] = timed(get("/v1/analytics/performance/{id}"), 500)
-            result["current_state_http"] = timed(get("/v1/ingest/vehicle/{id}/current"), 500)
-            result["fleet_http"] = timed(get("/v1/analytics/fleet"), 10)
+        result |= over_http(server.url("fleetwatt_service", name), vehicles, window)
     return result
 
 

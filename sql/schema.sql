@@ -363,14 +363,33 @@ CREATE FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle t
     AS $$
 declare
     span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    parts record;
     rolled record;
 begin
-    select r.* into rolled from rolled_up('meter', edges) as r;
+    if wanted_vehicle is not null then
+        select r.* into rolled from rolled_up('meter', edges) as r;
+        return query
+        select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
+        from charging_session as s
+        cross join lateral meter_energy(
+            s.meter_id, s.during * span, rolled.exact, rolled.days, rolled.hours, edges
+        ) as e
+        where s.vehicle_id = wanted_vehicle and s.during && span
+        group by 1, 2, 3;
+        return;
+    end if;
+    parts := billed_parts(edges);
     return query
-    select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
-    from charging_session as s
-    cross join lateral meter_energy(s.meter_id, s.during * span, rolled.days, rolled.hours, edges) as e
-    where s.during && span and (wanted_vehicle is null or s.vehicle_id = wanted_vehicle)
+    select
+        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
+        e.vehicle_id, e.meter_id, sum(e.kwh), sum(e.readings::double precision)::bigint
+    from (
+        select w.*
+        from billed_whole(edges, parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
+        union all
+        select o.*
+        from billed_odds(edges, parts.exact, parts.days, parts.hours) as o
+    ) as e
     group by 1, 2, 3;
 end
 $$;
@@ -378,6 +397,153 @@ $$;
 ALTER FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
+
+CREATE FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, meter_id text, kwh double precision, readings bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    asked_from timestamptz := edges[1];
+    asked_to timestamptz := edges[array_upper(edges, 1)];
+begin
+    return query
+    with drawn as materialized (
+        select d.* from drawn_sessions(edges) as d
+    ),
+
+    edge as materialized (
+        select p.vehicle_id, p.meter_id, p.part_from, p.part_to, e.kwh_ac, e.readings
+        from (
+            select
+                d.vehicle_id, d.meter_id, d.hour_from - interval '1 hour' as hour, d.cut_from as part_from,
+                least(d.hour_from, d.cut_to) as part_to
+            from drawn as d
+            where d.hour_from > d.cut_from
+            union all
+            -- Unless it is the part above, of a session within one hour.
+            select d.vehicle_id, d.meter_id, d.hour_to, d.hour_to, d.cut_to
+            from drawn as d
+            where d.hour_to < d.cut_to and d.hour_to >= d.cut_from
+        ) as p
+        left join session_edge as e
+            on
+                p.hour = e.hour and p.meter_id = e.meter_id
+                and p.part_from = e.part_from and p.part_to = e.part_to
+                and e.hour > asked_from - interval '1 hour' and e.hour < asked_to
+                and edge_is_exact(e.part_from, e.part_to, exact, edges)
+    ),
+
+    rest as (
+        select e.vehicle_id, e.meter_id, e.part_from as since, e.part_to as until
+        from edge as e
+        where e.readings is null
+        union all
+        select d.vehicle_id, d.meter_id, lower(r.span), upper(r.span)
+        from drawn as d
+        cross join lateral unnest(tstzmultirange(tstzrange(d.hour_from, d.hour_to)) - hours) as r (span)
+        where d.hour_from < d.hour_to and not tstzrange(d.hour_from, d.hour_to) <@ hours
+    )
+
+    select e.part_from, e.vehicle_id, e.meter_id, e.kwh_ac, e.readings
+    from edge as e
+    where e.readings > 0
+    union all
+    select h.hour, d.vehicle_id, d.meter_id, h.kwh_ac, h.readings
+    from drawn as d
+    cross join lateral unnest(
+        tstzmultirange(tstzrange(d.hour_from, d.hour_to)) * hours
+        - tstzmultirange(tstzrange(d.day_from, d.day_to)) * days
+    ) as w (span)
+    cross join lateral (
+        select t.hour, t.kwh_ac, t.readings
+        from meter_hourly_stored as t
+        where
+            t.meter_id = d.meter_id and t.hour >= lower(w.span) and t.hour < upper(w.span)
+            and t.hour >= asked_from and t.hour < asked_to
+        offset 0
+    ) as h
+    where not isempty(days) and d.day_from < d.day_to
+    union all
+    select m.recorded_at, r.vehicle_id, r.meter_id, m.kwh_consumed_ac, 1
+    from rest as r
+    cross join lateral (
+        select t.recorded_at, t.kwh_consumed_ac
+        from meter_reading as t
+        where
+            t.meter_id = r.meter_id and t.recorded_at >= r.since and t.recorded_at < r.until
+            and t.recorded_at >= asked_from and t.recorded_at < asked_to
+        offset 0
+    ) as m;
+end
+$$;
+
+ALTER FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) IS 'AC energy (kWh) and readings of sessions that billed_whole leaves out: parts of hours, and what only raw rows answer';
+
+CREATE FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) RETURNS record
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'auto'
+    AS $$
+begin
+    select r.exact, r.hours, w.days
+    into exact, hours, days
+    from rolled_up('meter', edges) as r
+    cross join lateral split_window(tstzrange(edges[1], edges[array_upper(edges, 1)]), r.days, '{}') as w;
+    day_holes := bins_between(days, interval '24 hours');
+    hour_holes := bins_between(hours, interval '1 hour');
+end
+$$;
+
+ALTER FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) IS 'What answers may take from the meters'' rollups: exact spans, whole days, whole hours, and what is missing in between';
+
+CREATE FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) RETURNS TABLE(at timestamp with time zone, vehicle_id text, meter_id text, kwh double precision, readings bigint)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select t.day, d.vehicle_id, d.meter_id, t.kwh_ac, t.readings
+    from public.drawn_sessions(edges) as d
+    inner join public.meter_daily_stored as t
+        on d.meter_id = t.meter_id and d.day_from <= t.day and d.day_to > t.day
+    where t.day >= lower(days) and t.day < upper(days) and t.day <> all(day_holes)
+    union all
+    select t.hour, d.vehicle_id, d.meter_id, t.kwh_ac, t.readings
+    from public.drawn_sessions(edges) as d
+    inner join public.meter_hourly_stored as t
+        on d.meter_id = t.meter_id and d.hour_from <= t.hour and d.hour_to > t.hour
+    where
+        t.hour >= lower(hours) and t.hour < upper(hours) and t.hour <> all(hour_holes)
+        and (isempty(days) or d.day_from >= d.day_to)
+$$;
+
+ALTER FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) IS 'AC energy (kWh) and readings of rolled-up days, and of hours of sessions without any, that lie wholly in sessions';
+
+CREATE FUNCTION public.bins_between(spans tstzmultirange, width interval) RETURNS timestamp with time zone[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    if isempty(spans) then
+        return '{}';
+    end if;
+    return array(
+        select g.bin
+        from unnest(tstzmultirange(range_merge(spans)) - spans) as gap (span)
+        cross join lateral generate_series(
+            lower(gap.span), upper(gap.span) - interval '1 microsecond', width
+        ) as g (bin)
+    );
+end
+$$;
+
+ALTER FUNCTION public.bins_between(spans tstzmultirange, width interval) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.bins_between(spans tstzmultirange, width interval) IS 'Starts of the hours or days (by the width) that lie between those of a multirange, and not in it';
 
 CREATE FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
@@ -426,12 +592,17 @@ ALTER FUNCTION public.close_hours() OWNER TO fleetwatt_owner;
 COMMENT ON FUNCTION public.close_hours() IS 'First step of refresh_rollups: from here on, writers log what they add to finished hours';
 
 CREATE FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) RETURNS tstzmultirange
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
-    select coalesce(range_agg(tstzrange(bins.first, bins.first + width)), '{}')
-    from unnest(edges) as e (edge)
-    cross join lateral date_bin(width, e.edge, '2000-01-01 00:00+00') as bins (first)
-    where bins.first < e.edge
+begin
+    return (
+        select coalesce(range_agg(tstzrange(bins.first, bins.first + width)), '{}')
+        from unnest(edges) as e (edge)
+        cross join lateral date_bin(width, e.edge, '2000-01-01 00:00+00') as bins (first)
+        where bins.first < e.edge
+    );
+end
 $$;
 
 ALTER FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) OWNER TO fleetwatt_owner;
@@ -482,6 +653,115 @@ $$;
 ALTER FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) IS 'DC energy (kWh), battery temperature and SoC that a vehicle reported, by window';
+
+CREATE FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+begin
+    if isempty(rest) then
+        return;
+    end if;
+    -- Summed up by window, since each has some 60 an hour.
+    return query
+    select
+        min(r.recorded_at), r.vehicle_id, sum(r.kwh_delivered_dc), count(*)
+    from unnest(rest) as part (span)
+    cross join lateral (
+        select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
+        from vehicle_reading as s
+        where
+            s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+            and s.recorded_at >= lower(rest) and s.recorded_at < upper(rest)
+        offset 0
+    ) as r
+    group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(r.recorded_at, edges) end;
+end
+$$;
+
+ALTER FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) IS 'DC energy (kWh) and readings of all vehicles that only raw rows can answer';
+
+CREATE FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) RETURNS record
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'auto'
+    AS $$
+begin
+    select w.days, w.hours, w.rest
+    into days, hours, rest
+    from rolled_up('vehicle', edges) as r
+    cross join lateral split_window(tstzrange(edges[1], edges[array_upper(edges, 1)]), r.days, r.hours) as w;
+    day_holes := bins_between(days, interval '24 hours');
+    hour_holes := bins_between(hours, interval '1 hour');
+end
+$$;
+
+ALTER FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) IS 'How answers over all vehicles are made up: days, other hours, the rest, and what is missing in between';
+
+CREATE FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings bigint)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select t.day, t.vehicle_id, t.kwh_dc, t.readings
+    from public.vehicle_daily_stored as t
+    where t.day >= lower(days) and t.day < upper(days) and t.day <> all(day_holes)
+    union all
+    select t.hour, t.vehicle_id, t.kwh_dc, t.readings
+    from public.vehicle_hourly_stored as t
+    where t.hour >= lower(hours) and t.hour < upper(hours) and t.hour <> all(hour_holes)
+$$;
+
+ALTER FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) IS 'DC energy (kWh) and readings of all vehicles in rolled-up days and hours';
+
+CREATE FUNCTION public.drawn_sessions(edges timestamp with time zone[]) RETURNS TABLE(vehicle_id text, meter_id text, cut_from timestamp with time zone, cut_to timestamp with time zone, hour_from timestamp with time zone, hour_to timestamp with time zone, day_from timestamp with time zone, day_to timestamp with time zone)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select
+        c.vehicle_id,
+        c.meter_id,
+        c.cut_from,
+        c.cut_to,
+        date_bin('1 hour', c.cut_from + interval '1 hour' - interval '1 microsecond', '2000-01-01 00:00+00'),
+        date_bin('1 hour', c.cut_to, '2000-01-01 00:00+00'),
+        date_bin('24 hours', c.cut_from + interval '24 hours' - interval '1 microsecond', '2000-01-01 00:00+00'),
+        date_bin('24 hours', c.cut_to, '2000-01-01 00:00+00')
+    from (
+        select
+            s.vehicle_id,
+            s.meter_id,
+            greatest(lower(s.during), edges[1]) as cut_from,
+            least(upper(s.during), edges[array_upper(edges, 1)]) as cut_to
+        from public.charging_session as s
+        where s.during && tstzrange(edges[1], edges[array_upper(edges, 1)])
+    ) as c
+    -- Worked out once a session, not once for each of its hours. (As text: only a plain constant lets processes share.)
+    offset '0'
+$$;
+
+ALTER FUNCTION public.drawn_sessions(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.drawn_sessions(edges timestamp with time zone[]) IS 'Sessions between the first and the last edge, cut to that span: their ends, whole hours and whole days';
+
+CREATE FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select
+        tstzrange(part_from, part_to) <@ exact
+        and (
+            cardinality(edges) = 2
+            or width_bucket(part_from, edges) = width_bucket(part_to - interval '1 microsecond', edges)
+        )
+$$;
+
+ALTER FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) IS 'Whether the rollup of a part of an hour is exact, and the part lies in one window';
 
 CREATE FUNCTION public.evaluate_alerts() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -594,6 +874,67 @@ $$;
 ALTER FUNCTION public.expire_session_messages(wanted_meter text, longest interval) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.expire_session_messages(wanted_meter text, longest interval) IS 'Makes dead letters of messages of a meter that waited too long, a thousand at most; gives how many';
+
+CREATE FUNCTION public.fill_session_edges(most integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    seen bigint[];
+    wanted text[];
+    gone tstzmultirange;
+    line timestamptz := (select p.refreshed_until from rollup_progress as p where p.stream = 'meter');
+    hours_from timestamptz;
+    hours_to timestamptz;
+begin
+    select array_agg(d.due_id), array_agg(distinct d.session_id)
+    into seen, wanted
+    from (select due_id, session_id from session_edge_due order by due_id limit most) as d;
+    if seen is null then
+        return false;
+    end if;
+    select coalesce(range_agg(tstzrange(c.range_start, c.range_end)), '{}')
+    into gone
+    from rollup_chunk as c
+    where c.stream = 'meter' and to_regclass(c.chunk_name) is null;
+    -- The span that they lie in leaves all other chunks out.
+    select min(c.bin), max(c.bin) + interval '1 hour'
+    into hours_from, hours_to
+    from charging_session as s
+    cross join lateral cut_parts(s.during, interval '1 hour') as c
+    where s.session_id = any(wanted) and c.bin < line;
+    insert into session_edge (hour, meter_id, part_from, part_to, kwh_ac, readings)
+    select p.hour, p.meter_id, p.part_from, p.part_to, coalesce(r.kwh, 0), r.readings
+    from (
+        select c.bin as hour, s.meter_id, c.part_from, c.part_to
+        from charging_session as s
+        cross join lateral cut_parts(s.during, interval '1 hour') as c
+        where
+            s.session_id = any(wanted) and c.bin < line and not c.bin <@ gone
+            and not exists (
+                select from session_edge as e
+                where
+                    e.hour = c.bin and e.meter_id = s.meter_id
+                    and e.part_from = c.part_from and e.part_to = c.part_to
+            )
+    ) as p
+    cross join lateral (
+        select sum(m.kwh_consumed_ac) as kwh, count(*) as readings
+        from meter_reading as m
+        where
+            m.meter_id = p.meter_id and m.recorded_at >= p.part_from and m.recorded_at < p.part_to
+            and m.recorded_at >= hours_from and m.recorded_at < hours_to
+    ) as r
+    order by p.hour, p.meter_id;
+    delete from session_edge_due where due_id = any(seen);
+    return true;
+end
+$$;
+
+ALTER FUNCTION public.fill_session_edges(most integer) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fill_session_edges(most integer) IS 'Rolls up missing parts of hours of sessions that came or changed, for so many log rows; false where none is left';
 
 CREATE FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -825,33 +1166,16 @@ CREATE FUNCTION public.fleet_delivered(edges timestamp with time zone[]) RETURNS
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
-    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
-    parts record;
+    parts record := delivered_parts(edges);
 begin
-    select w.* into parts
-    from rolled_up('vehicle', edges) as r
-    cross join lateral split_window(span, r.days, r.hours) as w;
     return query
-    select e.place, e.vehicle_id, sum(e.kwh), sum(e.readings)::bigint
+    select
+        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
+        e.vehicle_id, sum(e.kwh), sum(e.readings::double precision)::bigint
     from (
-        select width_bucket(d.day, edges) as place, d.vehicle_id, d.kwh_dc as kwh, d.readings
-        from vehicle_daily_stored as d
-        where d.day <@ parts.days and d.day >= lower(parts.days) and d.day < upper(parts.days)
+        select w.* from delivered_whole(parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
         union all
-        select width_bucket(h.hour, edges), h.vehicle_id, h.kwh_dc, h.readings
-        from vehicle_hourly_stored as h
-        where h.hour <@ parts.hours and h.hour >= lower(parts.hours) and h.hour < upper(parts.hours)
-        union all
-        select width_bucket(r.recorded_at, edges), r.vehicle_id, r.kwh_delivered_dc, 1
-        from unnest(parts.rest) as part (span)
-        cross join lateral (
-            select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
-            from vehicle_reading as s
-            where
-                s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
-                and s.recorded_at >= lower(parts.rest) and s.recorded_at < upper(parts.rest)
-            offset 0
-        ) as r
+        select o.* from delivered_odds(edges, parts.rest) as o
     ) as e
     group by 1, 2;
 end
@@ -862,21 +1186,37 @@ ALTER FUNCTION public.fleet_delivered(edges timestamp with time zone[]) OWNER TO
 COMMENT ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) IS 'DC energy (kWh) that each vehicle reported, by window';
 
 CREATE FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET min_parallel_table_scan_size TO '0'
     AS $$
+declare
+    edges timestamptz[] := array[window_from, window_to];
+    ac record := billed_parts(edges);
+    dc record := delivered_parts(edges);
+begin
+    return query
     select
-        coalesce(b.vehicle_id, d.vehicle_id),
-        coalesce(b.kwh, 0),
-        coalesce(b.readings, 0),
-        coalesce(d.kwh, 0),
-        coalesce(d.readings, 0)
+        e.vehicle_id, sum(e.kwh_ac), sum(e.meter_readings)::bigint, sum(e.kwh_dc), sum(e.vehicle_readings)::bigint
     from (
-        select vehicle_id, sum(kwh) as kwh, sum(readings)::bigint as readings
-        from billed(array[window_from, window_to])
-        group by vehicle_id
-    ) as b
-    full join fleet_delivered(array[window_from, window_to]) as d on b.vehicle_id = d.vehicle_id
+        -- Every column has its type in every branch: a coercion in between would keep processes from sharing.
+        select
+            w.vehicle_id, w.kwh as kwh_ac, w.readings::double precision as meter_readings,
+            0::double precision as kwh_dc, 0::double precision as vehicle_readings
+        from billed_whole(edges, ac.days, ac.hours, ac.day_holes, ac.hour_holes) as w
+        union all
+        select o.vehicle_id, o.kwh, o.readings::double precision, 0::double precision, 0::double precision
+        from billed_odds(edges, ac.exact, ac.days, ac.hours) as o
+        union all
+        select w.vehicle_id, 0::double precision, 0::double precision, w.kwh, w.readings::double precision
+        from delivered_whole(dc.days, dc.hours, dc.day_holes, dc.hour_holes) as w
+        union all
+        select o.vehicle_id, 0::double precision, 0::double precision, o.kwh, o.readings::double precision
+        from delivered_odds(edges, dc.rest) as o
+    ) as e
+    group by e.vehicle_id;
+end
 $$;
 
 ALTER FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
@@ -950,6 +1290,64 @@ $$;
 ALTER FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) IS 'What the rule says of each vehicle-meter pair over [from, to), beside its open alert: why there is one, or none';
+
+CREATE FUNCTION public.keep_meter_state() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    -- In the order of ids, so that two writers never wait for each other in a circle.
+    insert into meter_state as s (meter_id, recorded_at, kwh_consumed_ac, voltage)
+    select distinct on (t.meter_id)
+        t.meter_id,
+        t.recorded_at,
+        t.kwh_consumed_ac,
+        t.voltage
+    from touched as t
+    order by t.meter_id, t.recorded_at desc
+    on conflict (meter_id) do update set
+        recorded_at = excluded.recorded_at,
+        kwh_consumed_ac = excluded.kwh_consumed_ac,
+        voltage = excluded.voltage,
+        updated_at = excluded.updated_at
+    -- What comes late never takes the place of what is newer.
+    where s.recorded_at < excluded.recorded_at;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.keep_meter_state() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.keep_meter_state() IS 'Brings meter_state up to the readings that a statement has added';
+
+CREATE FUNCTION public.keep_vehicle_state() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+begin
+    insert into vehicle_state as s (vehicle_id, recorded_at, soc, kwh_delivered_dc, battery_temp)
+    select distinct on (t.vehicle_id)
+        t.vehicle_id,
+        t.recorded_at,
+        t.soc,
+        t.kwh_delivered_dc,
+        t.battery_temp
+    from touched as t
+    order by t.vehicle_id, t.recorded_at desc
+    on conflict (vehicle_id) do update set
+        recorded_at = excluded.recorded_at,
+        soc = excluded.soc,
+        kwh_delivered_dc = excluded.kwh_delivered_dc,
+        battery_temp = excluded.battery_temp,
+        updated_at = excluded.updated_at
+    where s.recorded_at < excluded.recorded_at;
+    return null;
+end
+$$;
+
+ALTER FUNCTION public.keep_vehicle_state() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.keep_vehicle_state() IS 'Brings vehicle_state up to the readings that a statement has added';
 
 CREATE FUNCTION public.local_starts(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) RETURNS SETOF timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1075,6 +1473,9 @@ begin
         old.vehicle_id, old.meter_id, lower(old.during), upper(old.during),
         new.vehicle_id, new.meter_id, lower(new.during), upper(new.during)
     );
+    if tg_op <> 'DELETE' then
+        insert into session_edge_due (session_id) values (new.session_id);
+    end if;
     return null;
 end
 $$;
@@ -1154,11 +1555,24 @@ ALTER FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp
 
 COMMENT ON FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) IS 'Gives an open alert its newest figures, and closes it if the verdict is another; a step of evaluate_alerts';
 
-CREATE FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh double precision, readings bigint)
+CREATE FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, exact tstzmultirange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh double precision, readings bigint)
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select e.place, e.kwh, e.readings
     from public.split_window(asked, rolled_days, rolled_hours) as w
+    cross join lateral (
+        select
+            coalesce(range_agg(tstzrange(s.part_from, s.part_to)), '{}') as spans,
+            array_agg(width_bucket(s.part_from, edges)) as places,
+            array_agg(s.kwh_ac) as kwhs,
+            array_agg(s.readings) as counts
+        from public.cut_parts(asked, interval '1 hour') as c
+        inner join public.session_edge as s
+            on
+                c.bin = s.hour and s.meter_id = wanted_meter
+                and c.part_from = s.part_from and c.part_to = s.part_to
+                and public.edge_is_exact(s.part_from, s.part_to, exact, edges)
+    ) as cut
     cross join lateral (
         select width_bucket(d.day, edges) as place, sum(d.kwh_ac) as kwh, sum(d.readings)::bigint as readings
         from unnest(w.days) as part (span)
@@ -1182,8 +1596,12 @@ CREATE FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_d
         ) as h
         group by 1
         union all
+        select p.place, p.kwh, p.readings
+        from unnest(cut.places, cut.kwhs, cut.counts) as p (place, kwh, readings)
+        where p.readings > 0
+        union all
         select width_bucket(r.recorded_at, edges), sum(r.kwh_consumed_ac), count(*)
-        from unnest(w.rest) as part (span)
+        from unnest(w.rest - cut.spans) as part (span)
         cross join lateral (
             select s.recorded_at, s.kwh_consumed_ac
             from public.meter_reading as s
@@ -1197,9 +1615,9 @@ CREATE FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_d
     ) as e
 $$;
 
-ALTER FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, exact tstzmultirange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) IS 'AC energy (kWh) and readings of one meter in a span, window by window, from rollups where they are exact';
+COMMENT ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, exact tstzmultirange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) IS 'AC energy (kWh) and readings of one meter in a span, window by window, from rollups where they are exact';
 
 CREATE FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) RETURNS TABLE(hour timestamp with time zone, kwh double precision, readings bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
@@ -1302,7 +1720,7 @@ begin
     cross join lateral (
         select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
         from unnest(p.connected) as part (span)
-        cross join lateral meter_energy(p.meter_id, part.span, meters.days, meters.hours, edges) as e
+        cross join lateral meter_energy(p.meter_id, part.span, meters.exact, meters.days, meters.hours, edges) as e
     ) as b
     cross join lateral (
         select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
@@ -1497,6 +1915,11 @@ begin
             call public.refresh_run(wanted, run.hour_from, run.hour_to, run.stale_ids);
         end loop;
     end loop;
+    -- Bites, and not all of many at once: new hours come first.
+    for bite in 1..20 loop
+        exit when not public.fill_session_edges(5000);
+        commit;
+    end loop;
     perform public.note_refresh();
     commit;
     perform public.evaluate_alerts();
@@ -1522,6 +1945,10 @@ begin
         perform public.note_chunks(wanted, hour_from, hour_to);
         call public.materialize_hours(wanted, hour_from, hour_to);
     end if;
+    -- After the last commit of the lines above: with what settles the hours, or not at all.
+    if wanted = 'meter' and hour_from < hour_to and not kept then
+        perform public.store_session_edges(hour_from, hour_to);
+    end if;
     perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
     commit;
 end
@@ -1543,7 +1970,7 @@ ALTER FUNCTION public.refuse_session_message(refused public.session_message, why
 
 COMMENT ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) IS 'Keeps a message about a session that cannot be used as a dead letter';
 
-CREATE FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) RETURNS record
+CREATE FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) RETURNS record
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'auto'
@@ -1552,7 +1979,7 @@ declare
     span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
 begin
     select tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span) - coalesce(stale.hours, '{}')
-    into hours
+    into exact
     from rollup_progress as p
     cross join (
         select range_agg(tstzrange(s.hour, s.hour + interval '1 hour')) as hours
@@ -1563,14 +1990,14 @@ begin
             and not raw_is_gone(wanted, s.hour, s.hour + interval '1 hour')
     ) as stale
     where p.stream = wanted;
-    days := hours - cut_bins(edges, interval '24 hours');
-    hours := hours - cut_bins(edges, interval '1 hour');
+    days := exact - cut_bins(edges, interval '24 hours');
+    hours := exact - cut_bins(edges, interval '1 hour');
 end
 $$;
 
-ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) IS 'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
+COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) IS 'Spans between the first and last edge in which a stream''s rollups are exact: all, and those of uncut days and hours';
 
 CREATE FUNCTION public.rollup_line() RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -1885,6 +2312,36 @@ ALTER FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zo
 
 COMMENT ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Rolls up the hours [from, to) of a stream anew, and the days that they belong to; a step of refresh_rollups';
 
+CREATE FUNCTION public.store_session_edges(hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+begin
+    delete from session_edge as e where e.hour >= hour_from and e.hour < hour_to;
+    insert into session_edge (hour, meter_id, part_from, part_to, kwh_ac, readings)
+    select p.hour, p.meter_id, p.part_from, p.part_to, coalesce(r.kwh, 0), r.readings
+    from (
+        select c.bin as hour, s.meter_id, c.part_from, c.part_to
+        from charging_session as s
+        cross join lateral cut_parts(s.during, interval '1 hour') as c
+        where s.during && tstzrange(hour_from, hour_to) and c.bin >= hour_from and c.bin < hour_to
+    ) as p
+    cross join lateral (
+        select sum(m.kwh_consumed_ac) as kwh, count(*) as readings
+        from meter_reading as m
+        where
+            m.meter_id = p.meter_id and m.recorded_at >= p.part_from and m.recorded_at < p.part_to
+            and m.recorded_at >= hour_from and m.recorded_at < hour_to
+    ) as r
+    order by p.hour, p.meter_id;
+end
+$$;
+
+ALTER FUNCTION public.store_session_edges(hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.store_session_edges(hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Rolls up the parts that sessions cover of the hours [from, to) anew; a step of refresh_rollups';
+
 CREATE FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -2022,9 +2479,11 @@ ALTER FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolle
 COMMENT ON FUNCTION public.vehicle_energy(wanted_vehicle text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) IS 'DC energy (kWh), readings, battery temperature and SoC of one vehicle in a span, window by window';
 
 CREATE FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, battery_temp_sum double precision, meter_readings bigint, vehicle_readings bigint)
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
+begin
+    return query
     select
         coalesce(b.kwh, 0),
         coalesce(d.kwh, 0),
@@ -2032,10 +2491,11 @@ CREATE FUNCTION public.vehicle_performance(wanted_vehicle text, window_from time
         coalesce(b.readings, 0),
         coalesce(d.readings, 0)
     from (
-        select sum(kwh) as kwh, sum(readings)::bigint as readings
-        from billed(array[window_from, window_to], wanted_vehicle)
+        select sum(m.kwh) as kwh, sum(m.readings)::bigint as readings
+        from billed(array[window_from, window_to], wanted_vehicle) as m
     ) as b
-    left join delivered(array[window_from, window_to], wanted_vehicle) as d on true
+    left join delivered(array[window_from, window_to], wanted_vehicle) as d on true;
+end
 $$;
 
 ALTER FUNCTION public.vehicle_performance(wanted_vehicle text, window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
@@ -3716,6 +4176,53 @@ ALTER TABLE public.session_change ALTER COLUMN change_id ADD GENERATED ALWAYS AS
     CACHE 1
 );
 
+CREATE TABLE public.session_edge (
+    hour timestamp with time zone NOT NULL,
+    meter_id text NOT NULL COLLATE pg_catalog."C",
+    part_from timestamp with time zone NOT NULL,
+    part_to timestamp with time zone NOT NULL,
+    kwh_ac double precision NOT NULL,
+    readings bigint NOT NULL
+);
+
+ALTER TABLE public.session_edge OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.session_edge IS 'Rollup of parts of hours: those that a session covers at its start or end; as good as the hour''s own rollup';
+
+COMMENT ON COLUMN public.session_edge.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN public.session_edge.meter_id IS 'The meter''s id';
+
+COMMENT ON COLUMN public.session_edge.part_from IS 'Start of the part, included';
+
+COMMENT ON COLUMN public.session_edge.part_to IS 'End of the part, excluded';
+
+COMMENT ON COLUMN public.session_edge.kwh_ac IS 'AC energy that the meter counted in the part, kWh; 0 without readings';
+
+COMMENT ON COLUMN public.session_edge.readings IS 'Readings of the meter in the part';
+
+CREATE TABLE public.session_edge_due (
+    due_id bigint NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C"
+);
+
+ALTER TABLE public.session_edge_due OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.session_edge_due IS 'Append-only log of sessions that came or changed, until a refresh has looked which of their edge hours are over';
+
+COMMENT ON COLUMN public.session_edge_due.due_id IS 'Running number; a refresh deletes exactly those that it saw';
+
+COMMENT ON COLUMN public.session_edge_due.session_id IS 'The session';
+
+ALTER TABLE public.session_edge_due ALTER COLUMN due_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.session_edge_due_due_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.session_message_message_id_seq
     START WITH 1
@@ -3782,6 +4289,12 @@ ALTER TABLE ONLY public.rollup_stale
 ALTER TABLE ONLY public.session_change
     ADD CONSTRAINT session_change_pkey PRIMARY KEY (change_id);
 
+ALTER TABLE ONLY public.session_edge_due
+    ADD CONSTRAINT session_edge_due_pkey PRIMARY KEY (due_id);
+
+ALTER TABLE ONLY public.session_edge
+    ADD CONSTRAINT session_edge_pkey PRIMARY KEY (hour, meter_id, part_from, part_to);
+
 ALTER TABLE ONLY public.session_message
     ADD CONSTRAINT session_message_once UNIQUE NULLS NOT DISTINCT (meter_id, session_id, vehicle_id, started_at, ended_at);
 
@@ -3809,6 +4322,8 @@ CREATE INDEX alert_event_mqtt ON public.alert_event USING btree (vehicle_id, eve
 CREATE INDEX alert_event_occurred ON public.alert_event USING btree (occurred_at);
 
 CREATE INDEX alert_event_webhook ON public.alert_event USING btree (vehicle_id, event_id) WHERE (webhook_state = 'pending'::text);
+
+CREATE INDEX charging_session_during ON public.charging_session USING gist (during);
 
 CREATE INDEX charging_session_newest ON public.charging_session USING btree (lower(during) DESC, session_id DESC);
 
@@ -3851,6 +4366,10 @@ CREATE INDEX vehicle_hourly_stored_hour_idx ON public.vehicle_hourly_stored USIN
 CREATE INDEX vehicle_reading_recorded_at ON public.vehicle_reading USING brin (recorded_at) WITH (pages_per_range='32', autosummarize='on');
 
 CREATE TRIGGER efficiency_alert_events AFTER INSERT OR UPDATE OF closed_at ON public.efficiency_alert FOR EACH ROW EXECUTE FUNCTION public.record_alert_event();
+
+CREATE TRIGGER keep_state AFTER INSERT ON public.meter_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.keep_meter_state();
+
+CREATE TRIGGER keep_state AFTER INSERT ON public.vehicle_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.keep_vehicle_state();
 
 CREATE TRIGGER log_deleted_hours AFTER DELETE ON public.meter_reading FOR EACH ROW EXECUTE FUNCTION public.log_deleted_hour('meter');
 
@@ -3928,6 +4447,18 @@ GRANT ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text
 REVOKE ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.bins_between(spans tstzmultirange, width interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.bins_between(spans tstzmultirange, width interval) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
 
@@ -3938,16 +4469,35 @@ REVOKE ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width i
 GRANT ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) TO fleetwatt_service;
 GRANT ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.drawn_sessions(edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.drawn_sessions(edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.evaluate_alerts() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.evaluate_alerts() TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.expire_session_messages(wanted_meter text, longest interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.expire_session_messages(wanted_meter text, longest interval) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fill_session_edges(most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fill_session_edges(most integer) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) TO fleetwatt_service;
@@ -3976,6 +4526,10 @@ GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO f
 REVOKE ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.keep_meter_state() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.keep_vehicle_state() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.local_starts(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.local_starts(window_from timestamp with time zone, window_to timestamp with time zone, width text, zone text) TO fleetwatt_service;
 
@@ -3990,8 +4544,8 @@ GRANT ALL ON PROCEDURE public.materialize_hours(IN wanted text, IN hour_from tim
 
 REVOKE ALL ON FUNCTION public.measure_alert(wanted bigint, verdict text, since timestamp with time zone, until timestamp with time zone, kwh_ac double precision, kwh_dc double precision, meter_coverage double precision, vehicle_coverage double precision) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, exact tstzmultirange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, exact tstzmultirange, rolled_days tstzmultirange, rolled_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) TO fleetwatt_bi;
@@ -4028,8 +4582,8 @@ GRANT ALL ON PROCEDURE public.refresh_run(IN wanted text, IN hour_from timestamp
 REVOKE ALL ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refuse_session_message(refused public.session_message, why_code text, why_field text, why text) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.rollup_line() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rollup_line() TO fleetwatt_bi;
@@ -4066,6 +4620,9 @@ REVOKE ALL ON FUNCTION public.stale_before(wanted text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.store_session_edges(hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.store_session_edges(hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.take_session_message(wanted_meter text, wanted_session text, wanted_vehicle text, start_moment timestamp with time zone, end_moment timestamp with time zone, came_from text, payload bytea, payload_size bigint) TO fleetwatt_service;
@@ -4179,5 +4736,7 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.ingest_minute TO fleetwatt_service;
 GRANT SELECT ON TABLE public.rollup_health TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.session_change TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.session_edge TO fleetwatt_service;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE fleetwatt_owner IN SCHEMA bi GRANT SELECT ON TABLES TO fleetwatt_bi;

@@ -169,7 +169,10 @@ async def fleet(
     limit: FromQuery[str | None] = None,
     least_kwh: Annotated[str | None, QueryParameter(name="leastKwh")] = None,
 ) -> Response[bytes]:
-    """Give the fleet's energy over [from, to), the last 24 hours unless asked, and a list of its parts.
+    """Give the fleet's energy over [from, to), and a list of its parts.
+
+    Without from and to these are the newest 24 finished hours that the rollups hold, and before the first
+    refresh the 24 hours until now; periodStart and periodEnd tell.
 
     by is vehicle (unless asked) or meter: up to limit of them (20), the lowest DC / AC first, of those that
     drew at least leastKwh of AC energy, 0.5 unless asked: less cannot tell a fault. Or by is hour or day:
@@ -178,11 +181,15 @@ async def fleet(
     part = parameters.choice("by", by, _PARTS, "vehicle")
     size = parameters.page("20" if limit is None else limit, None, _LIMIT_MAX)["page_size"]
     least = parameters.number("leastKwh", "0.5" if least_kwh is None else least_kwh, 0, 1e9)
+    width = _WIDTHS.get(part)
+    span = _span(from_, to, tz, width)
+    if from_ is None and to is None and (finished := await series.finished_day()):
+        span = span._replace(start=finished[0], end=finished[1])
     match part:
         case "hour" | "day":
-            return answer(await series.fleet(part, _span(from_, to, tz, part)))
+            return answer(await series.fleet(part, span))
         case "vehicle" | "meter":
-            return answer(await series.worst(part, _span(from_, to, tz, None), size, least or 0.0))
+            return answer(await series.worst(part, span, size, least or 0.0))
 
 
 def _span(from_: str | None, to: str | None, tz: str | None, width: Width | None) -> Span:

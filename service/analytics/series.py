@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, LiteralString, NamedTuple
 
 from service.analytics.energy import balance, counts, mean_temperature
@@ -37,6 +37,12 @@ class Series(NamedTuple):
 
     pool: ReadPool
     settings: Settings
+
+    async def finished_day(self) -> tuple[datetime, datetime] | None:
+        """Give the last 24 hours that are rolled up as a window; None before the first refresh."""
+        [row] = await fetch_all(self.pool, query("finished_until"))
+        end: datetime | None = row["finished_until"]
+        return None if end is None else (end - timedelta(hours=24), end)
 
     async def worst(self, by: Device, span: Span, limit: int, least_kwh: float) -> dict[str, Any]:
         """Give the fleet's energy over a span, and vehicles or meters with the lowest DC / AC first.

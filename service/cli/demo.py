@@ -219,7 +219,9 @@ class _Demo:
         return await self._get("/v1/analytics/stats")
 
     async def _fleet_answer(self) -> dict[str, Any]:
-        return await self._get("/v1/analytics/fleet?limit=8")
+        # Until now: unless asked, the fleet is told of finished hours, and nothing would move.
+        since = datetime.now(UTC) - timedelta(hours=24)
+        return await self._get(f"/v1/analytics/fleet?limit=8&from={since:%Y-%m-%dT%H:%M:%SZ}")
 
     async def _get(self, path: str) -> dict[str, Any]:
         response = await self._api.get(path)

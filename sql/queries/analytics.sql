@@ -50,6 +50,11 @@ select
     ) as known
 from vehicle_performance(%(id)s, %(window_from)s, %(window_to)s) as p;
 
+-- name: finished_until
+-- Up to where the hours of both streams are rolled up; null before the first refresh.
+select nullif(min(p.refreshed_until), '-infinity') as finished_until
+from rollup_progress as p;
+
 -- name: fleet_by_vehicle
 -- Energy of the whole fleet over [from, to), and in each row one of the vehicles with the lowest efficiency, of
 -- those that drew enough AC energy to tell. One row without a vehicle when there is none.

@@ -67,20 +67,76 @@ $$;
 comment on function split_window(tstzrange, tstzmultirange, tstzmultirange) is
 'Splits a span into whole rolled-up days, whole rolled-up hours, and the rest; disjoint, and together the span';
 
--- Hours or days that a bin's edge cuts: rows of a rollup fall into one window only if no edge lies within.
+-- Hours or days that a bin's edge cuts: rows of a rollup fall into one window only if no edge lies within. PL/pgSQL
+-- keeps its plan; an SQL function that cannot be put in line is planned anew by each query that calls it.
 create or replace function cut_bins(edges timestamptz[], width interval)
 returns tstzmultirange
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    return (
+        select coalesce(range_agg(tstzrange(bins.first, bins.first + width)), '{}')
+        from unnest(edges) as e (edge)
+        cross join lateral date_bin(width, e.edge, '2000-01-01 00:00+00') as bins (first)
+        where bins.first < e.edge
+    );
+end
+$$;
+comment on function cut_bins(timestamptz[], interval) is
+'The hours or days (UTC, by the width) that have one of the edges strictly inside';
+
+-- The bins (hours, days) that a span cuts at its start and its end, and the part of each that it covers.
+create or replace function cut_parts(span tstzrange, width interval)
+returns table (bin timestamptz, part_from timestamptz, part_to timestamptz)
 language sql
 immutable
 parallel safe
 as $$
-    select coalesce(range_agg(tstzrange(bins.first, bins.first + width)), '{}')
-    from unnest(edges) as e (edge)
-    cross join lateral date_bin(width, e.edge, '2000-01-01 00:00+00') as bins (first)
-    where bins.first < e.edge
+    select
+        date_bin(width, lower(span), '2000-01-01 00:00+00'),
+        lower(span),
+        least(date_bin(width, lower(span), '2000-01-01 00:00+00') + width, upper(span))
+    where date_bin(width, lower(span), '2000-01-01 00:00+00') < lower(span)
+    union all
+    select
+        date_bin(width, upper(span), '2000-01-01 00:00+00'),
+        date_bin(width, upper(span), '2000-01-01 00:00+00'),
+        upper(span)
+    where
+        date_bin(width, upper(span), '2000-01-01 00:00+00') < upper(span)
+        -- Else the row above covers it: the span begins inside the bin that it ends in.
+        and date_bin(width, upper(span), '2000-01-01 00:00+00') >= lower(span)
 $$;
-comment on function cut_bins(timestamptz[], interval) is
-'The hours or days (UTC, by the width) that have one of the edges strictly inside';
+comment on function cut_parts(tstzrange, interval) is
+'Hours or days (UTC, by the width) that a span covers in part, and that part; at most two, none of an empty span';
+
+-- What a multirange of whole bins leaves out between its first and its last: an answer reads a run of bins, and names
+-- those few that it must not take.
+create or replace function bins_between(spans tstzmultirange, width interval)
+returns timestamptz[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    if isempty(spans) then
+        return '{}';
+    end if;
+    return array(
+        select g.bin
+        from unnest(tstzmultirange(range_merge(spans)) - spans) as gap (span)
+        cross join lateral generate_series(
+            lower(gap.span), upper(gap.span) - interval '1 microsecond', width
+        ) as g (bin)
+    );
+end
+$$;
+comment on function bins_between(tstzmultirange, interval) is
+'Starts of the hours or days (by the width) that lie between those of a multirange, and not in it';
 
 -- Where the hours, days, weeks or months of a time zone start, around a window: all that lie in it, one at least
 -- before it or at its start, and one at least after it or at its end; in no order.
@@ -219,5 +275,6 @@ comment on function whole_window_edges(timestamptz, timestamptz, text, text) is
 grant execute on function
 local_starts(timestamptz, timestamptz, text, text), window_edges(timestamptz, timestamptz, text, text),
 whole_bins(tstzrange, interval), split_window(tstzrange, tstzmultirange, tstzmultirange),
-cut_bins(timestamptz[], interval)
+cut_bins(timestamptz[], interval), cut_parts(tstzrange, interval),
+bins_between(tstzmultirange, interval)
 to fleetwatt_service;

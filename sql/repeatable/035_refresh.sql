@@ -212,6 +212,11 @@ begin
             call public.refresh_run(wanted, run.hour_from, run.hour_to, run.stale_ids);
         end loop;
     end loop;
+    -- Bites, and not all of many at once: new hours come first.
+    for bite in 1..20 loop
+        exit when not public.fill_session_edges(5000);
+        commit;
+    end loop;
     perform public.note_refresh();
     commit;
     perform public.evaluate_alerts();
@@ -237,6 +242,10 @@ begin
     if hour_from < hour_to and not kept then
         perform public.note_chunks(wanted, hour_from, hour_to);
         call public.materialize_hours(wanted, hour_from, hour_to);
+    end if;
+    -- After the last commit of the lines above: with what settles the hours, or not at all.
+    if wanted = 'meter' and hour_from < hour_to and not kept then
+        perform public.store_session_edges(hour_from, hour_to);
     end if;
     perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
     commit;

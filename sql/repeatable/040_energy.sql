@@ -6,8 +6,13 @@
 -- left to the raw rows, so local days of any time zone are exact, also where they start at half past an hour.
 
 -- Which days and hours of a stream answers may take from the rollups, between the first and the last edge.
-create or replace function rolled_up(
-    wanted text, edges timestamptz[], out days tstzmultirange, out hours tstzmultirange
+drop function if exists rolled_up(text, timestamptz[]);
+create function rolled_up(
+    wanted text,
+    edges timestamptz[],
+    out exact tstzmultirange,
+    out days tstzmultirange,
+    out hours tstzmultirange
 )
 language plpgsql
 stable
@@ -19,7 +24,7 @@ declare
     span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
 begin
     select tstzmultirange(tstzrange('-infinity', p.refreshed_until) * span) - coalesce(stale.hours, '{}')
-    into hours
+    into exact
     from rollup_progress as p
     cross join (
         select range_agg(tstzrange(s.hour, s.hour + interval '1 hour')) as hours
@@ -30,17 +35,38 @@ begin
             and not raw_is_gone(wanted, s.hour, s.hour + interval '1 hour')
     ) as stale
     where p.stream = wanted;
-    days := hours - cut_bins(edges, interval '24 hours');
-    hours := hours - cut_bins(edges, interval '1 hour');
+    days := exact - cut_bins(edges, interval '24 hours');
+    hours := exact - cut_bins(edges, interval '1 hour');
 end
 $$;
 comment on function rolled_up(text, timestamptz[]) is
-'Spans between the first and last edge in which a stream''s rollups are exact, for whole days and for whole hours';
+'Spans between the first and last edge in which a stream''s rollups are exact: all, and those of uncut days and hours';
+
+-- Whether an answer may take a row of session_edge: its hour's rollup is exact, and no edge lies within the part.
+create or replace function edge_is_exact(
+    part_from timestamptz, part_to timestamptz, exact tstzmultirange, edges timestamptz[]
+)
+returns boolean
+language sql
+stable
+parallel safe
+as $$
+    select
+        tstzrange(part_from, part_to) <@ exact
+        and (
+            cardinality(edges) = 2
+            or width_bucket(part_from, edges) = width_bucket(part_to - interval '1 microsecond', edges)
+        )
+$$;
+comment on function edge_is_exact(timestamptz, timestamptz, tstzmultirange, timestamptz[]) is
+'Whether the rollup of a part of an hour is exact, and the part lies in one window';
 
 -- Energy of one meter over one span, window by window. Not pinned to a search_path: see 020_windows.sql.
+drop function if exists meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]);
 create or replace function meter_energy(
     wanted_meter text,
     asked tstzrange,
+    exact tstzmultirange,
     rolled_days tstzmultirange,
     rolled_hours tstzmultirange,
     edges timestamptz[]
@@ -52,6 +78,19 @@ parallel safe
 as $$
     select e.place, e.kwh, e.readings
     from public.split_window(asked, rolled_days, rolled_hours) as w
+    cross join lateral (
+        select
+            coalesce(range_agg(tstzrange(s.part_from, s.part_to)), '{}') as spans,
+            array_agg(width_bucket(s.part_from, edges)) as places,
+            array_agg(s.kwh_ac) as kwhs,
+            array_agg(s.readings) as counts
+        from public.cut_parts(asked, interval '1 hour') as c
+        inner join public.session_edge as s
+            on
+                c.bin = s.hour and s.meter_id = wanted_meter
+                and c.part_from = s.part_from and c.part_to = s.part_to
+                and public.edge_is_exact(s.part_from, s.part_to, exact, edges)
+    ) as cut
     cross join lateral (
         select width_bucket(d.day, edges) as place, sum(d.kwh_ac) as kwh, sum(d.readings)::bigint as readings
         from unnest(w.days) as part (span)
@@ -75,8 +114,12 @@ as $$
         ) as h
         group by 1
         union all
+        select p.place, p.kwh, p.readings
+        from unnest(cut.places, cut.kwhs, cut.counts) as p (place, kwh, readings)
+        where p.readings > 0
+        union all
         select width_bucket(r.recorded_at, edges), sum(r.kwh_consumed_ac), count(*)
-        from unnest(w.rest) as part (span)
+        from unnest(w.rest - cut.spans) as part (span)
         cross join lateral (
             select s.recorded_at, s.kwh_consumed_ac
             from public.meter_reading as s
@@ -89,7 +132,7 @@ as $$
         group by 1
     ) as e
 $$;
-comment on function meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]) is
+comment on function meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, tstzmultirange, timestamptz[]) is
 'AC energy (kWh) and readings of one meter in a span, window by window, from rollups where they are exact';
 
 create or replace function vehicle_energy(
@@ -214,14 +257,33 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
     span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    parts record;
     rolled record;
 begin
-    select r.* into rolled from rolled_up('meter', edges) as r;
+    if wanted_vehicle is not null then
+        select r.* into rolled from rolled_up('meter', edges) as r;
+        return query
+        select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
+        from charging_session as s
+        cross join lateral meter_energy(
+            s.meter_id, s.during * span, rolled.exact, rolled.days, rolled.hours, edges
+        ) as e
+        where s.vehicle_id = wanted_vehicle and s.during && span
+        group by 1, 2, 3;
+        return;
+    end if;
+    parts := billed_parts(edges);
     return query
-    select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
-    from charging_session as s
-    cross join lateral meter_energy(s.meter_id, s.during * span, rolled.days, rolled.hours, edges) as e
-    where s.during && span and (wanted_vehicle is null or s.vehicle_id = wanted_vehicle)
+    select
+        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
+        e.vehicle_id, e.meter_id, sum(e.kwh), sum(e.readings::double precision)::bigint
+    from (
+        select w.*
+        from billed_whole(edges, parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
+        union all
+        select o.*
+        from billed_odds(edges, parts.exact, parts.days, parts.hours) as o
+    ) as e
     group by 1, 2, 3;
 end
 $$;
@@ -275,11 +337,13 @@ returns table (
     meter_readings bigint,
     vehicle_readings bigint
 )
-language sql
+language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, public, pg_temp
 as $$
+begin
+    return query
     select
         coalesce(b.kwh, 0),
         coalesce(d.kwh, 0),
@@ -287,17 +351,19 @@ as $$
         coalesce(b.readings, 0),
         coalesce(d.readings, 0)
     from (
-        select sum(kwh) as kwh, sum(readings)::bigint as readings
-        from billed(array[window_from, window_to], wanted_vehicle)
+        select sum(m.kwh) as kwh, sum(m.readings)::bigint as readings
+        from billed(array[window_from, window_to], wanted_vehicle) as m
     ) as b
-    left join delivered(array[window_from, window_to], wanted_vehicle) as d on true
+    left join delivered(array[window_from, window_to], wanted_vehicle) as d on true;
+end
 $$;
 comment on function vehicle_performance(text, timestamptz, timestamptz) is
 'Energy summary of one vehicle over [from, to): AC billed through its sessions, DC delivered, counts; kWh';
 
 grant execute on function
 rolled_up(text, timestamptz[]),
-meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]),
+edge_is_exact(timestamptz, timestamptz, tstzmultirange, timestamptz[]),
+meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, tstzmultirange, timestamptz[]),
 vehicle_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]),
 billed(timestamptz[], text), delivered(timestamptz[], text), vehicle_performance(text, timestamptz, timestamptz)
 to fleetwatt_service;

@@ -41,6 +41,9 @@ begin
         old.vehicle_id, old.meter_id, lower(old.during), upper(old.during),
         new.vehicle_id, new.meter_id, lower(new.during), upper(new.during)
     );
+    if tg_op <> 'DELETE' then
+        insert into session_edge_due (session_id) values (new.session_id);
+    end if;
     return null;
 end
 $$;

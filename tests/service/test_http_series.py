@@ -93,6 +93,37 @@ async def test_a_meter_is_not_blamed_for_another(api: Api, owner: Owner) -> None
     assert answer["totalAcConsumedKwh"] == pytest.approx(24 + 12)
 
 
+async def test_the_last_finished_day_unless_asked(api: Api, owner: Owner) -> None:
+    """The fleet's window is the newest 24 hours that are rolled up; before the first refresh, until now."""
+    now = datetime.now(UTC)
+    # Nobody refreshes while somebody holds this.
+    await owner.execute("select pg_advisory_lock(1718383735, 2)")
+    await owner.execute("update rollup_progress set refreshed_until = '-infinity'")
+    answer = await ask(api, "/v1/analytics/fleet")
+    start, end = (datetime.fromisoformat(answer[name]) for name in ("periodStart", "periodEnd"))
+    assert end - start == timedelta(hours=24)
+    assert end >= now
+    await owner.execute("call refresh_rollups()")
+    [row] = await (await owner.execute("select min(refreshed_until) as line from rollup_progress")).fetchall()
+    line = row["line"]
+    await charge(owner, 1, line - timedelta(hours=25), line + timedelta(minutes=1), ratio=0.5)
+    await owner.execute("call refresh_rollups()")
+    for by in ("vehicle", "meter", "hour", "day"):
+        answer = await ask(api, "/v1/analytics/fleet", by=by)
+        start, end = (datetime.fromisoformat(answer[name]) for name in ("periodStart", "periodEnd"))
+        assert end - start == timedelta(hours=24)
+        # An hour may just have ended.
+        assert end in (line, line + timedelta(hours=1))
+        assert answer["totalDcDeliveredKwh"] == pytest.approx(answer["totalAcConsumedKwh"] / 2)
+        if end == line:
+            assert answer["totalAcConsumedKwh"] == pytest.approx(24 * 6)
+    # One end alone is as everywhere: a day before it, or until now.
+    answer = await ask(api, "/v1/analytics/fleet", to=line.isoformat())
+    assert answer["totalAcConsumedKwh"] == pytest.approx(24 * 6)
+    answer = await ask(api, "/v1/analytics/fleet", from_=line.isoformat())
+    assert datetime.fromisoformat(answer["periodEnd"]) >= now
+
+
 @pytest.mark.parametrize("rolled", [False, True])
 @pytest.mark.parametrize(
     ("zone", "day"),

@@ -164,6 +164,23 @@ def test_the_fleet_reads_no_more_than_the_window(rolled: psycopg.Connection[Any]
     assert not RAW & set(days), text
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["select * from vehicle_performance('d-7', %s, %s)", "select * from fleet_performance(%s, %s)"],
+)
+def test_sessions_that_cut_hours_cost_no_raw_row(rolled: psycopg.Connection[Any], statement: str) -> None:
+    """A session that starts and ends within hours is answered from rolled-up parts, once refreshed."""
+    day = START + timedelta(days=5)
+    rolled.execute(
+        "update charging_session set during = tstzrange(%s, %s)",
+        (day + timedelta(hours=2, minutes=17), day + timedelta(hours=20, minutes=41)),
+    )
+    for raw in ({"meter_reading"}, set()):
+        days, _, text = read(rolled, statement, day, day + timedelta(days=1))
+        assert RAW & set(days) == raw, text
+        rolled.execute("call refresh_rollups()")
+
+
 def test_refreshing_an_hour_reads_its_day_alone(rolled: psycopg.Connection[Any]) -> None:
     """A stale hour costs a look into the chunk of its day, found by the block-range index."""
     late = START + timedelta(days=4, hours=9, minutes=5)

@@ -77,7 +77,7 @@ def test_the_service_can_do_its_work(postgres: Postgres, database: str) -> None:
         for statement in (
             "insert into meter_reading values ('m', now(), 1, 230)",
             "insert into vehicle_reading values ('v', now(), 50, 1, 20)",
-            "insert into meter_state values ('m', now(), 1, 230)",
+            "insert into meter_state values ('m-2', now(), 1, 230)",
             "update meter_state set voltage = 231",
             "insert into dead_letter (origin, code, message, raw, raw_size) values ('o', 'c', 'm', '', 0)",
             "select * from meter_reading, vehicle_reading, dead_letter",

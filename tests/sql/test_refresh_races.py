@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -123,14 +124,19 @@ class Scene:
 
 @pytest.fixture
 def scene(postgres: Postgres, database: str) -> Iterator[Scene]:
-    """Give two days of half-hourly readings and open sessions, rolled up to the second day's noon."""
+    """Give two days of half-hourly readings, rolled up to the second day's noon.
+
+    The meters go from one vehicle to the other every seven quarters of an hour.
+    """
     with ExitStack() as stack:
         scene = Scene(postgres, database, stack)
-        for name in ("a", "b"):
-            scene.owner.execute(
-                "insert into charging_session (vehicle_id, meter_id, during) values (%s, %s, %s)",
-                (name, name, TimestamptzRange(START + 7 * HOUR / 4, None)),
-            )
+        for name, other in ("ab", "ba"):
+            changes = [START + number * 7 * HOUR / 4 for number in range(1, 31)]
+            for number, (start, end) in enumerate(pairwise([*changes, None])):
+                scene.owner.execute(
+                    "insert into charging_session (vehicle_id, meter_id, during) values (%s, %s, %s)",
+                    (other if number % 2 else name, name, TimestamptzRange(start, end)),
+                )
             history = [reading for number in range(96) for reading in scene.readings(number / 2, name)]
             insert(scene.owner, history)
         scene.refresh(36)
@@ -145,7 +151,7 @@ def test_a_writer_before_its_commit_is_waited_for(scene: Scene, write: Any) -> N
     connection, refresh = scene.start_refresh(40)
     for _ in range(3):
         scene.until_waiting(connection, refresh, "advisory")
-        write(second, scene.readings(38.5))
+        write(second, scene.readings(38.5, "b"))
         second.commit()
         assert scene.logging_from() == 36
         scene.check()
@@ -241,7 +247,6 @@ def test_a_log_row_of_a_lower_number_that_commits_later(scene: Scene, end: str) 
 def test_no_deadlock_reaches_a_writer(scene: Scene) -> None:
     """Row locks in another order than the barrier: the refresh steps back before anybody is killed."""
     insert(scene.owner, scene.readings(1.5, "c"))
-    scene.owner.execute("insert into meter_state values ('c', now(), 0, 0)")
     lock = "update meter_state set voltage = voltage + 1 where meter_id = 'c'"
     first, second = scene.writer(), scene.writer()
     first.execute(lock)
@@ -252,7 +257,7 @@ def test_no_deadlock_reaches_a_writer(scene: Scene) -> None:
     scene.until_waiting(second, waiting, "transactionid")
     scene.until_waiting(connection, refresh, "advisory")
     # Behind the refresh, which waits for the second writer, which waits for this one.
-    insert(first, scene.readings(38.5))
+    insert(first, scene.readings(38.5, "b"))
     first.commit()
     waiting.result()
     second.commit()

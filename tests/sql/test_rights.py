@@ -25,6 +25,7 @@ _TABLES: Final = {
     "rollup_progress": "select",
     "rollup_stale": "select",
     "session_change": "select",
+    "session_edge": "select",
     "session_message": "delete insert select update",
     "vehicle_reading": "insert select",
     "vehicle_state": "insert select update",
@@ -46,17 +47,19 @@ _COLUMNS: Final = {
     "dead_letter": "replay_error replayed_at replays resolved_at",
 }
 _FUNCTIONS: Final = """
-    alert_rule apply_settings assign_meter billed cut_bins delivered expire_session_messages fit_session_end
-    fit_session_message fit_session_start fleet_delivered fleet_performance fleet_totals judge_pairs
-    local_starts meter_energy pair_energy prune_dead_letters raw_is_gone refresh_is_scheduled
-    refuse_session_message rolled_up session_end_is_a_guess session_takes_any_end setting
-    settle_session_messages split_window take_session_message vehicle_energy vehicle_performance whole_bins
-    window_edges
+    alert_rule apply_settings assign_meter billed billed_odds billed_parts billed_whole bins_between
+    cut_bins cut_parts delivered delivered_odds delivered_parts delivered_whole drawn_sessions
+    edge_is_exact expire_session_messages fit_session_end fit_session_message fit_session_start
+    fleet_delivered fleet_performance fleet_totals judge_pairs local_starts meter_energy pair_energy
+    prune_dead_letters raw_is_gone refresh_is_scheduled refuse_session_message rolled_up
+    session_end_is_a_guess session_takes_any_end setting settle_session_messages split_window
+    take_session_message vehicle_energy vehicle_performance whole_bins window_edges
 """
 # Where no job of the database refreshes the rollups.
 _REFRESH: Final = """
-    close_hours evaluate_alerts finish_rollup materialize_hours note_chunks note_refresh note_refresh_failure
-    refresh_rollups refresh_run rollup_work store_rollup
+    close_hours evaluate_alerts fill_session_edges finish_rollup materialize_hours note_chunks
+    note_refresh note_refresh_failure refresh_rollups refresh_run rollup_work store_rollup
+    store_session_edges
 """
 _BI_FUNCTIONS: Final = """
     bi.charger_performance bi.fleet_performance bi.fleet_series bi.time_bucket bi.vehicle_performance

@@ -54,14 +54,6 @@ def build(postgres: Postgres, database: str) -> Book:
                     TimestamptzRange(session.start, session.end),
                 ),
             )
-        connection.execute(
-            "insert into vehicle_state select distinct on (vehicle_id) vehicle_id, recorded_at, soc, "
-            "kwh_delivered_dc, battery_temp from vehicle_reading order by vehicle_id, recorded_at desc"
-        )
-        connection.execute(
-            "insert into meter_state select distinct on (meter_id) meter_id, recorded_at, kwh_consumed_ac, "
-            "voltage from meter_reading order by meter_id, recorded_at desc"
-        )
     refresh(postgres, database)
     return book
 

@@ -16,7 +16,7 @@ import msgspec
 
 from service.ingest.explain import explain
 from service.ingest.outcome import Decoded, Rejection
-from service.ingest.shapes import METER, SHAPES, UNREADABLE, VEHICLE, Shape
+from service.ingest.shapes import EITHER, EITHER_LINES, METER, SHAPES, UNREADABLE, VEHICLE, Shape
 from service.readings import Kind, Reading, TimeRule, Window, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"
@@ -108,6 +108,13 @@ def decode_lines(
         return _unreadable(body, "empty_body", "the payload holds no lines: send one JSON reading a line")
     if len(lines) > max_readings:
         return _too_many(body, len(lines), max_readings)
+    # No line break within a reading has this look: what follows its `}` there never begins with `{`.
+    if all(line[:1] == b"{" and line[-1:] == b"}" for line in map(bytes.strip, lines)):
+        readings = _at_once(body, rule, kind, None, lines=True)
+        if readings is not None and len(readings) == len(lines):
+            return Decoded(
+                body=body, readings=readings, indices=list(range(len(lines))), rejections=[], lines=True
+            )
     return _finish(lines, body, rule, kind, None, lines=True)
 
 
@@ -140,18 +147,11 @@ def _decode_array(
     topic_id: str | None,
     max_readings: int,
 ) -> Decoded:
-    """Decode an array: in one call where every reading in it is good and of one kind."""
+    """Decode an array: in one call where every reading in it is good."""
     if parts is None:
-        shape = SHAPES[kind] if kind else _guess(body)
-        if kind is not None or not _may_name_both(body):
-            try:
-                readings = shape.many.decode(body)
-            except UNREADABLE:
-                pass
-            else:
-                if readings and len(readings) <= max_readings and _all_good(readings, rule, topic_id):
-                    indices = list(range(len(readings)))
-                    return Decoded(body=body, readings=readings, indices=indices, rejections=[])
+        readings = _at_once(body, rule, kind, topic_id, lines=False)
+        if readings and len(readings) <= max_readings:
+            return Decoded(body=body, readings=readings, indices=list(range(len(readings))), rejections=[])
         if _too_many_values(body, max_readings):
             return _too_many(body, None, max_readings)
         parts = _RAW_LIST.decode(body)
@@ -231,12 +231,28 @@ def _out_of_time(reading: Reading, part: bytes, index: int, latest: datetime) ->
     )
 
 
-def _all_good(readings: list[Reading], rule: TimeRule | Window, topic_id: str | None) -> bool:
+def _at_once(
+    body: bytes, rule: TimeRule | Window, kind: Kind | None, topic_id: str | None, *, lines: bool
+) -> list[Reading] | None:
+    """Decode an array or lines in one call; None unless every reading is good."""
+    try:
+        if kind is None and _may_name_both(body):
+            either = EITHER_LINES.decode_lines(body) if lines else EITHER.decode(body)
+            mixed = [each.reading() for each in either]
+            readings = [reading for reading in mixed if reading is not None]
+            if len(readings) < len(mixed):
+                return None
+        else:
+            shape = SHAPES[kind] if kind else _guess(body)
+            readings = shape.one.decode_lines(body) if lines else shape.many.decode(body)
+    except UNREADABLE:
+        return None
     earliest, latest = rule.window()
-    return all(
+    good = all(
         earliest <= reading.recorded_at <= latest and (topic_id is None or reading.device_id == topic_id)
         for reading in readings
     )
+    return readings if good else None
 
 
 def _guess(body: bytes) -> Shape:
@@ -247,7 +263,7 @@ def _guess(body: bytes) -> Shape:
 def _may_name_both(body: bytes) -> bool:
     """Tell whether both id names may occur: mixed kinds, or a reading that claims to be both.
 
-    A name may be written with escapes. No reading needs any: what holds some goes the slow way.
+    A name may be written with escapes. No reading needs any.
     """
     return b"\\" in body or (b'"meterId"' in body and b'"vehicleId"' in body)
 

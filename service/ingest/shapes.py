@@ -6,7 +6,18 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from service.readings import Kind, MeterReading, Reading, VehicleReading
+from service.readings import (
+    DeviceId,
+    EnergyKwh,
+    Kind,
+    MeterReading,
+    Reading,
+    SocPercent,
+    TemperatureC,
+    Timestamp,
+    VehicleReading,
+    VoltageV,
+)
 
 # What msgspec and Python raise for bytes that are no JSON of the wanted type, or are nested too deeply.
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -39,6 +50,34 @@ class Shape:
             )
             for field in msgspec.structs.fields(struct)
         ]
+
+
+class Either(msgspec.Struct, gc=False, rename="camel"):
+    """A reading of either kind, as long as it has nothing that contradicts the other: for mixed payloads."""
+
+    timestamp: Timestamp
+    meter_id: DeviceId | msgspec.UnsetType = msgspec.UNSET
+    kwh_consumed_ac: EnergyKwh | msgspec.UnsetType = msgspec.UNSET
+    voltage: VoltageV | msgspec.UnsetType = msgspec.UNSET
+    vehicle_id: DeviceId | msgspec.UnsetType = msgspec.UNSET
+    soc: SocPercent | msgspec.UnsetType = msgspec.UNSET
+    kwh_delivered_dc: EnergyKwh | msgspec.UnsetType = msgspec.UNSET
+    battery_temp: TemperatureC | msgspec.UnsetType = msgspec.UNSET
+
+    def reading(self) -> Reading | None:
+        """Give the reading that it is, None if it is both, or neither, or not whole."""
+        values: list[Any]
+        if self.vehicle_id is msgspec.UNSET:
+            values = [self.meter_id, self.timestamp, self.kwh_consumed_ac, self.voltage]
+            return None if msgspec.UNSET in values else MeterReading(*values)
+        values = [self.vehicle_id, self.timestamp, self.soc, self.kwh_delivered_dc, self.battery_temp]
+        return (
+            None if self.meter_id is not msgspec.UNSET or msgspec.UNSET in values else VehicleReading(*values)
+        )
+
+
+EITHER: Final = msgspec.json.Decoder(list[Either])
+EITHER_LINES: Final = msgspec.json.Decoder(Either)
 
 
 def _bare(annotated: Any) -> type:

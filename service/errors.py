@@ -34,7 +34,10 @@ class DatabaseUnavailableError(IngestError):
 
 
 class AtomicRefusedError(IngestError):
-    """An all-or-nothing submission could not be stored whole, so none of it was."""
+    """An all-or-nothing submission could not be stored whole, so none of it was.
+
+    `conflicts` are the indices of the readings that contradict stored ones.
+    """
 
     def __init__(self, conflicts: list[int], reason: str = "some readings contradict stored ones") -> None:
         super().__init__(reason)

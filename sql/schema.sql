@@ -4367,10 +4367,6 @@ CREATE INDEX vehicle_reading_recorded_at ON public.vehicle_reading USING brin (r
 
 CREATE TRIGGER efficiency_alert_events AFTER INSERT OR UPDATE OF closed_at ON public.efficiency_alert FOR EACH ROW EXECUTE FUNCTION public.record_alert_event();
 
-CREATE TRIGGER keep_state AFTER INSERT ON public.meter_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.keep_meter_state();
-
-CREATE TRIGGER keep_state AFTER INSERT ON public.vehicle_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.keep_vehicle_state();
-
 CREATE TRIGGER log_deleted_hours AFTER DELETE ON public.meter_reading FOR EACH ROW EXECUTE FUNCTION public.log_deleted_hour('meter');
 
 CREATE TRIGGER log_deleted_hours AFTER DELETE ON public.vehicle_reading FOR EACH ROW EXECUTE FUNCTION public.log_deleted_hour('vehicle');
@@ -4386,6 +4382,10 @@ CREATE TRIGGER log_hours_before_update AFTER UPDATE ON public.vehicle_reading RE
 CREATE TRIGGER log_inserted_hours AFTER INSERT ON public.meter_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('meter');
 
 CREATE TRIGGER log_inserted_hours AFTER INSERT ON public.vehicle_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.log_stale_hours('vehicle');
+
+CREATE TRIGGER newest_state AFTER INSERT ON public.meter_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.keep_meter_state();
+
+CREATE TRIGGER newest_state AFTER INSERT ON public.vehicle_reading REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.keep_vehicle_state();
 
 CREATE TRIGGER session_change AFTER INSERT OR DELETE OR UPDATE ON public.charging_session FOR EACH ROW EXECUTE FUNCTION public.log_session_change();
 

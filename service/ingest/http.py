@@ -18,7 +18,7 @@ from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.ingest.refusals import conflict
 from service.ingest.shapes import SHAPES
-from service.ingest.transaction import DAYS_MAX
+from service.ingest.transaction import DAYS_MAX, utc_day
 from service.readings import Kind, TimeRule
 from service.settings import Settings
 from service.web import parameters
@@ -70,7 +70,7 @@ class Intake(NamedTuple):
         if not decoded.readings or (all_or_nothing and decoded.rejections):
             await self._keep_refused(decoded, origin, atomic=all_or_nothing)
             raise refusal(decoded, decoded.rejections, atomic=all_or_nothing, status=status)
-        if all_or_nothing and len({r.recorded_at.date() for r in decoded.readings}) > DAYS_MAX:
+        if all_or_nothing and len({utc_day(r.recorded_at) for r in decoded.readings}) > DAYS_MAX:
             raise Problem(
                 400,
                 "too_many_days",
@@ -88,7 +88,8 @@ class Intake(NamedTuple):
                 commit_wait_s=self.settings.http_commit_timeout_s,
             )
         except AtomicRefusedError as error:
-            rejected = [_rejected(conflict(decoded, place)) for place in error.conflicts]
+            # All of it was decoded: what has an index in the payload has the same place among the readings.
+            rejected = [_rejected(conflict(decoded, index)) for index in error.conflicts]
             raise Problem(
                 400,
                 "atomic_refused",

@@ -114,11 +114,21 @@ class Pipeline:
         await self.buffer.put(submission, wait_s=room_wait_s)
         if commit_wait_s is None:
             return await submission.committed
-        done, _ = await asyncio.wait([submission.committed], timeout=commit_wait_s)
-        if not done:
-            submission.committed.cancel()
-            raise DatabaseUnavailableError("the database did not confirm in time; send again")
-        return submission.committed.result()
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = submission.committed.cancel()
+
+        timer = asyncio.get_running_loop().call_later(commit_wait_s, give_up)
+        try:
+            return await submission.committed
+        except asyncio.CancelledError:
+            if late:
+                raise DatabaseUnavailableError("the database did not confirm in time; send again") from None
+            raise
+        finally:
+            timer.cancel()
 
     def submit_now(self, decoded: Decoded, origin: str) -> asyncio.Future[Outcome] | None:
         """Hand in a payload; give the future of its commit, or None where `submit` would have to wait."""

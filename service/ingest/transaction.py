@@ -102,12 +102,17 @@ class Batch:
             return [everything]
         by_day: dict[int, list[int]] = {}
         for place, moment in enumerate(times):
-            by_day.setdefault(moment.toordinal(), []).append(place)
+            by_day.setdefault(utc_day(moment), []).append(place)
         days = sorted(by_day)
         return [
             [place for day in days[first : first + DAYS_MAX] for place in by_day[day]]
             for first in range(0, len(days), DAYS_MAX)
         ]
+
+
+def utc_day(moment: datetime) -> int:
+    """Give the number of a moment's day in UTC: that of its chunk, whatever offset it was written with."""
+    return moment.astimezone(UTC).toordinal()
 
 
 async def store(

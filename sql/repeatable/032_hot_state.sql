@@ -57,10 +57,12 @@ end
 $$;
 comment on function keep_vehicle_state() is 'Brings vehicle_state up to the readings that a statement has added';
 
-create or replace trigger keep_state
+-- Triggers fire in the order of their names: this one after log_inserted_hours, which may wait at the barrier, so
+-- that whoever waits there holds no state that a writer beyond it wants.
+create or replace trigger newest_state
 after insert on meter_reading referencing new table as touched
 for each statement execute function keep_meter_state();
 
-create or replace trigger keep_state
+create or replace trigger newest_state
 after insert on vehicle_reading referencing new table as touched
 for each statement execute function keep_vehicle_state();

@@ -48,6 +48,14 @@ fuzz-api examples="200": setup
 bench-history *options: setup
     @{{ bin }}/python -m bench.history {{ options }}
 
+# Ingest and answers beside psql's \copy and one transaction a reading, in less than 5 minutes; --list names all
+bench *options: setup
+    @{{ bin }}/python -m bench {{ options }}
+
+# All of that with all sizes and curves, 100 million readings and storage too; about an hour, 25 GB of disk
+bench-full *options: setup
+    @{{ bin }}/python -m bench --full {{ options }}
+
 # What the broker keeps while no worker runs, and what that costs: 20,000 readings unless told otherwise
 bench-broker-backlog *options: setup
     @{{ bin }}/python -m bench.broker_backlog {{ options }}

@@ -13,12 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import httpx
 import psycopg
 
+from bench import fleet
+from service.embedded import mosquitto
 from tests.support import servers
 from tests.support.servers import Postgres
 
@@ -34,7 +37,26 @@ _DURABLE: Final = {
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _START_S: Final = 30
 _PROGRESS: Final = "select coalesce(sum(accepted + duplicates), 0)::bigint from ingest_minute"
-_ROWS: Final = "select (select count(*) from meter_reading) + (select count(*) from vehicle_reading)"
+_COUNTS: Final = """
+    select coalesce(sum(accepted), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
+        coalesce(sum(conflicts), 0)::bigint + (select count(*) from dead_letter)
+    from ingest_minute
+"""
+_ROWS: Final = """
+    select
+        (select count(*) from meter_reading where recorded_at >= %(since)s)
+        + (select count(*) from vehicle_reading where recorded_at >= %(since)s)
+"""
+_SETTLE: Final = "select apply_settings(array['rollup_settle_s'], array[%s]::double precision[])"
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class Counts(NamedTuple):
+    """Readings by what has become of them."""
+
+    accepted: int
+    duplicates: int
+    refused: int
 
 
 class Database(NamedTuple):
@@ -49,10 +71,19 @@ class Database(NamedTuple):
         [(count,)] = self.owner.execute(_PROGRESS).fetchall()
         return int(count)
 
-    def rows(self) -> int:
-        """Count the stored readings, all of them."""
-        [(count,)] = self.owner.execute(_ROWS).fetchall()
+    def counts(self) -> Counts:
+        """Count what has become of the readings that were sent."""
+        [row] = self.owner.execute(_COUNTS).fetchall()
+        return Counts(*row)
+
+    def rows(self, since: datetime = _EVER) -> int:
+        """Count the stored readings, all of them unless told since when."""
+        [(count,)] = self.owner.execute(_ROWS, {"since": since}).fetchall()
         return int(count)
+
+    def settle_after(self, seconds: float) -> None:
+        """Have rollups leave an hour alone for so long after its end, before any service says so."""
+        self.owner.execute(_SETTLE, (seconds,))
 
 
 class Usage(NamedTuple):
@@ -63,12 +94,28 @@ class Usage(NamedTuple):
 
 
 class Engine:
-    """The servers of one run."""
+    """The servers of one run, what they are called, their process ids, and a folder for what is sent."""
 
-    def __init__(self, postgres: Postgres, broker_port: int) -> None:
+    def __init__(self, edition: str, postgres: Postgres, broker: tuple[int, int], folder: Path) -> None:
+        self.edition = edition
         self.postgres = postgres
-        self.broker_port = broker_port
+        self.broker_port, self.broker_pid = broker
+        self.folder = folder
         self.psql = str(postgres.root / "usr/lib/postgresql/17/bin/psql")
+        # One for the whole run: the same reading has the same time, whoever makes it.
+        self.begin = fleet.recent()
+        with postgres.admin() as connection:
+            [(pid,)] = connection.execute("select pg_read_file('postmaster.pid')").fetchall()
+        self.postgres_pid = int(str(pid).split()[0])
+
+    def versions(self) -> dict[str, str]:
+        """Name the versions of what is measured against."""
+        statement = (
+            "select current_setting('server_version'), extversion from pg_extension where extname = %s"
+        )
+        with self.database() as database:
+            [(server, extension)] = database.owner.execute(statement, ("timescaledb",)).fetchall()
+        return {"postgresql": server.split()[0], "timescaledb": f"{extension} ({self.edition})"}
 
     @contextmanager
     def database(self) -> Iterator[Database]:
@@ -127,9 +174,20 @@ def running(edition: str) -> Iterator[Engine]:
         sys.exit("no TimescaleDB Community here: FLEETWATT_TEST_PG_BIN can name the bin folder of one")
     with (
         servers.running_postgres(root, _DURABLE) as postgres,
-        servers.running_mosquitto(servers.apache_root()) as port,
+        _broker() as broker,
+        tempfile.TemporaryDirectory(prefix="fleetwatt-bench-") as folder,
     ):
-        yield Engine(postgres, port)
+        yield Engine(edition, postgres, broker, Path(folder))
+
+
+@contextmanager
+def _broker() -> Iterator[tuple[int, int]]:
+    with servers.scratch_dir() as folder:
+        port, log_file = servers.free_port(), folder / "mosquitto.log"
+        command = mosquitto.command_line(servers.apache_root(), folder / "mosquitto", port, servers.ACCOUNT)
+        with servers.process(command, log_file, signal.SIGTERM) as process:
+            servers.wait_for_port(port, log_file)
+            yield port, process.pid
 
 
 def _variables(database: Database, **changed: object) -> dict[str, str]:
@@ -161,7 +219,19 @@ class Load:
         )
         self._say(json.dumps(spec))
         if self._listen() != "ready":
-            raise RuntimeError("the load did not start")
+            raise RuntimeError("the load has not started; it says why above")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, also where something else has failed."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
     def start(self) -> None:
         """Let it send."""
@@ -179,11 +249,14 @@ class Load:
 
     def result(self) -> dict[str, Any]:
         """Wait until it has sent everything; give what it says."""
-        found: dict[str, Any] = json.loads(self._listen())
-        # It ends once its standard input does.
+        said = self._listen()
+        # It ends once its standard input does, if it has not; what it was told last may not have reached it.
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        if status := self._process.wait(10):
+            raise RuntimeError(f"the load has ended with status {status}")
+        found: dict[str, Any] = json.loads(said)
         return found
 
     def _say(self, line: str) -> None:
@@ -204,7 +277,8 @@ def usage(process_id: int) -> Usage:
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-            used[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
+            # Its own, and that of children that have ended and were waited for.
+            used[int(stat.parent.name)] = sum(map(int, fields[11:15])) / _TICKS
     tree = [process_id]
     for each in tree:
         tree += children.get(each, [])

@@ -6,6 +6,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
+SEED: Final = 5
+
 Kind = Literal["meter", "vehicle"]
 KINDS: Final[tuple[Kind, ...]] = ("meter", "vehicle")
 
@@ -25,22 +27,37 @@ class Reading(NamedTuple):
     def json(self) -> bytes:
         """Give it as a device sends it."""
         if self.kind == "meter":
-            return b'{"meterId":"%b","timestamp":"%b","kwhConsumedAc":%r,"voltage":%r}' % (
-                self.device.encode(), self.at.encode(), *self.values,
-            )  # fmt: skip
-        return b'{"vehicleId":"%b","timestamp":"%b","soc":%r,"kwhDeliveredDc":%r,"batteryTemp":%r}' % (
-            self.device.encode(), self.at.encode(), *self.values,
-        )  # fmt: skip
+            kwh, voltage = self.values
+            body = (
+                f'"meterId":"{self.device}","timestamp":"{self.at}",'
+                f'"kwhConsumedAc":{kwh!r},"voltage":{voltage!r}'
+            )
+        else:
+            soc, kwh, temperature = self.values
+            body = (
+                f'"vehicleId":"{self.device}","timestamp":"{self.at}","soc":{soc!r},'
+                f'"kwhDeliveredDc":{kwh!r},"batteryTemp":{temperature!r}'
+            )
+        return f"{{{body}}}".encode()
 
 
-def minutes(first: int, count: int, devices: int, *, seed: int = 5) -> list[Reading]:
-    """Give minutes `first` and following of `devices` meters and as many vehicles, in the order of time.
+def recent() -> datetime:
+    """Give a whole hour of the last seven, with three hours after it in the same day, and in the past."""
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    midnight = hour.replace(hour=0)
+    return hour - timedelta(hours=3) if hour.hour >= 3 else midnight - timedelta(hours=4)
 
-    Each device has a second of its own in the minute, give or take some milliseconds.
+
+def minutes(
+    first: int, count: int, devices: int, *, begin: datetime | None = None, seed: int = SEED
+) -> list[Reading]:
+    """Give minutes `first` and following, after `begin`, of `devices` meters and as many vehicles.
+
+    They come in the order of time. Each device has a second of its own in the minute, give or take some
+    milliseconds.
     """
     chosen = random.Random(f"{seed}/{first}")
-    # The same on one day whatever the time, and past.
-    begin = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(hours=24)
+    begin = begin or recent()
     found: list[Reading] = []
     for minute in range(first, first + count):
         for number in range(devices):
@@ -52,14 +69,19 @@ def minutes(first: int, count: int, devices: int, *, seed: int = 5) -> list[Read
                 kwh = chosen.randint(0, 183_333) / 1e6
                 if kind == "meter":
                     values: tuple[float, ...] = (kwh, chosen.randint(22_500, 23_500) / 100)
-                    found.append(Reading(kind, f"METER-{number:05}", stamp, values))
+                    found.append(Reading(kind, f"METER-{number + 1}", stamp, values))
                 else:
                     soc, temperature = chosen.randint(100, 1000) / 10, chosen.randint(50, 400) / 10
                     values = (soc, round(kwh * 0.91, 6), temperature)
-                    found.append(Reading(kind, f"VH-{number:05}", stamp, values))
+                    found.append(Reading(kind, f"VH-{number + 1}", stamp, values))
     return found
 
 
 def array(readings: list[Reading]) -> bytes:
     """Give readings as a JSON array."""
     return b"[" + b",".join([reading.json() for reading in readings]) + b"]"
+
+
+def lines(readings: list[Reading]) -> bytes:
+    """Give readings as NDJSON."""
+    return b"\n".join([reading.json() for reading in readings])

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 
 import uvloop
 
-from bench import fleet
+from bench import fleet, task
+from bench.one_by_one import over_transactions
 from tests.support.mqtt_raw import packet, text
 
 _MQTT_HEAD: Final = b"MQTT"
@@ -70,11 +71,12 @@ class Http(asyncio.Protocol):
 
 async def over_http(spec: dict[str, Any]) -> dict[str, Any]:
     """Post batches on some connections at once as fast as they are answered, or requests at a rate."""
-    readings = readings_of(spec)
-    requests = deque(
-        request(part[0].json() if spec["batch"] == 1 else fleet.array(part))
-        for part in batches(readings, spec["batch"], mixed=spec.get("mixed", False))
-    )
+    readings = task.readings_of(spec)
+    parts = batches(readings, spec["batch"], mixed=spec.get("mixed", False))
+    if spec.get("ndjson"):
+        requests = deque(request(fleet.lines(part), "application/x-ndjson") for part in parts)
+    else:
+        requests = deque(request(part[0].json() if len(part) == 1 else fleet.array(part)) for part in parts)
     loop = asyncio.get_running_loop()
     links = [
         (await loop.create_connection(Http, "127.0.0.1", spec["port"]))[1] for _ in range(spec["connections"])
@@ -97,7 +99,7 @@ async def over_http(spec: dict[str, Any]) -> dict[str, Any]:
             took.append(time.perf_counter() - due)
 
     total = len(requests)
-    await go()
+    await task.go()
     began = time.perf_counter()
     await asyncio.gather(*((paced if spec.get("rate") else flat_out)(link) for link in links))
     return {
@@ -105,19 +107,14 @@ async def over_http(spec: dict[str, Any]) -> dict[str, Any]:
         "readings": len(readings),
         "accepted": sum(link.accepted for link in links),
         "duplicates": sum(link.duplicates for link in links),
-        "latencies": took,
+        "latencies": [round(seconds, 6) for seconds in took],
     }
 
 
-def request(body: bytes) -> bytes:
+def request(body: bytes, content_type: str = "application/json") -> bytes:
     """Give the bytes of a request that posts a body."""
-    head = "POST /v1/telemetry HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json"
-    return f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
-
-
-def readings_of(spec: dict[str, Any]) -> list[fleet.Reading]:
-    """Make the readings that a task names."""
-    return fleet.minutes(spec["first"], spec["minutes"], spec["devices"])[: spec.get("limit")]
+    head = "POST /v1/telemetry HTTP/1.1\r\nhost: localhost"
+    return f"{head}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def batches(readings: list[fleet.Reading], size: int, *, mixed: bool) -> list[list[fleet.Reading]]:
@@ -154,20 +151,20 @@ class Publisher(asyncio.Protocol):
 
 async def over_mqtt(spec: dict[str, Any]) -> dict[str, Any]:
     """Publish with QoS 1, some readings a message, as fast as window and commits allow, or at a rate."""
-    readings = readings_of(spec)
+    readings = task.readings_of(spec)
     size, window = spec["batch"], spec.get("window", 2000)
     packets = messages(readings, size)
     loop = asyncio.get_running_loop()
     _, link = await loop.create_connection(lambda: Publisher("bench-load"), "127.0.0.1", spec["port"])
     await link.connected
-    progress = Progress(spec.get("ahead"))
-    await go(progress)
-    began = time.perf_counter()
-    sent, sent_at = 0, []
+    progress = task.Progress(spec.get("ahead"))
+    await task.go(progress)
+    began = time.monotonic()
+    sent = 0
     rate = spec.get("rate")
     while sent < len(packets):
         if rate:
-            await asyncio.sleep(max(0.0, began + sent / rate - time.perf_counter()))
+            await asyncio.sleep(max(0.0, began + sent / rate - time.monotonic()))
         while sent - link.acknowledged >= window:
             link.moved.clear()
             await link.moved.wait()
@@ -175,14 +172,12 @@ async def over_mqtt(spec: dict[str, Any]) -> dict[str, Any]:
         many = 1 if rate else _BURST
         link.transport.write(b"".join(packets[sent : sent + many]))
         sent = min(sent + many, len(packets))
-        if rate:
-            sent_at.append(time.monotonic())
-        else:
+        if not rate:
             await asyncio.sleep(0)
     while link.acknowledged < len(packets):
         link.moved.clear()
         await link.moved.wait()
-    return {"seconds": time.perf_counter() - began, "readings": len(readings), "sent_at": sent_at}
+    return {"seconds": time.monotonic() - began, "readings": len(readings), "began": began}
 
 
 def messages(readings: list[fleet.Reading], size: int) -> list[bytes]:
@@ -203,46 +198,14 @@ def messages(readings: list[fleet.Reading], size: int) -> list[bytes]:
     return found
 
 
-class Progress:
-    """How many readings are committed, as told on standard input."""
-
-    def __init__(self, ahead: int | None) -> None:
-        self._ahead = ahead
-        self.committed = 0
-        self.moved = asyncio.Event()
-
-    async def wait_for(self, sent: int) -> None:
-        """Wait until no more than `ahead` readings that were sent are not committed."""
-        while self._ahead is not None and sent - self.committed > self._ahead:
-            self.moved.clear()
-            await self.moved.wait()
-
-
-async def go(progress: Progress | None = None) -> None:
-    """Say that all is made, and wait for the word."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    print("ready", flush=True)  # noqa: T201 - that is the protocol
-    await reader.readline()
-
-    async def listen() -> None:
-        while line := await reader.readline():
-            if progress is not None:
-                progress.committed = int(line)
-                progress.moved.set()
-
-    _listeners.append(asyncio.create_task(listen()))
-
-
-_listeners: list[asyncio.Task[None]] = []
-
-
 def main() -> None:
     """Do what the first line of standard input asks for."""
     spec = json.loads(sys.stdin.buffer.readline())
-    work = {"http": over_http, "mqtt": over_mqtt}[spec["over"]]
-    print(json.dumps(uvloop.run(work(spec))), flush=True)  # noqa: T201 - that is the protocol
+    work = {"http": over_http, "mqtt": over_mqtt, "transactions": over_transactions}[spec["over"]]
+    result = uvloop.run(work(spec))
+    # With PYTHONUNBUFFERED, print() loses what a pipe does not take at once.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+        output.write(json.dumps({**result, "cpu_s": task.cpu_s()}).encode() + b"\n")
 
 
 if __name__ == "__main__":

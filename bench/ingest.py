@@ -72,18 +72,29 @@ def warm(engine: Engine, database: Database, pids: list[int], port: int, way: Wa
 
 
 def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Result:
-    """Take turns: psql's copy, one transaction a reading, ours, and ours once more where it is repeated."""
+    """Take turns: psql's copy, one transaction a reading, ours, and ours once more where it is repeated.
+
+    The copy is made twice: into bare hypertables, and into those of a second database of ours, which log late
+    hours and keep the hot state.
+    """
     copied: list[float] = []
+    copied_here: list[float] = []
     one_by_one: list[float] = []
     shots: list[Shot] = []
     again: list[Shot] = []
-    with engine.database() as database, processes(engine, database, way) as (port, pids):
-        baselines = Baselines(engine, database)
+    with (
+        engine.database() as database,
+        engine.database() as twin,
+        processes(engine, database, way) as (port, pids),
+    ):
+        baselines, own_tables = Baselines(engine, database), Baselines(engine, twin)
         baselines.copy(Block(0, 1, sizes.devices))
+        own_tables.copy(Block(0, 1, sizes.devices), "public")
         warm(engine, database, pids, port, way, sizes)
         for turn in range(sizes.rounds):
             block = way.block(sizes, turn)
             copied.append(baselines.copy(block))
+            copied_here.append(own_tables.copy(block, "public"))
             # Fewer of the same rows: it is slow.
             one_by_one.append(baselines.transactions(block.most(sizes.transactions)))
             shots.append(fire(engine, database, pids, block, way.how(port)))
@@ -93,6 +104,7 @@ def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Res
     rates = [shot.per_s for shot in shots]
     result.figures |= spread("per_s", rates, 0)
     result.figures |= spread("of_copy", _ratios(rates, copied))
+    result.figures |= spread("of_own_copy", _ratios(rates, copied_here))
     result.figures |= spread("of_one_by_one", _ratios(rates, one_by_one), 2)
     if again:
         result.figures |= spread("repeat_ratio", _ratios([shot.per_s for shot in again], rates))
@@ -100,7 +112,8 @@ def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Res
         used = statistics.median(shot.cpu_us[part] for shot in shots)
         result.figures[f"cpu_{part}_us"] = round(used, 2)
     result.figures["peak_mb"] = round(max(shot.peak_mb for shot in shots + again), 1)
-    result.figures |= spread("copy_per_s", copied, 0) | spread("one_by_one_per_s", one_by_one, 0)
+    result.figures |= spread("copy_per_s", copied, 0) | spread("own_copy_per_s", copied_here, 0)
+    result.figures |= spread("one_by_one_per_s", one_by_one, 0)
     result.judge((*way.targets, _MEMORY))
     return result
 
@@ -118,7 +131,9 @@ SCENARIOS: Final = (
     _scenario(
         "http-1000",
         "HTTP, 1,000 readings of a kind a request, 16 connections",
-        Way("http", 1000, repeat=True, targets=(Target("of_copy", 0.55), _REPEAT)),
+        Way(
+            "http", 1000, repeat=True, targets=(Target("of_copy", 0.55), Target("of_own_copy", 0.55), _REPEAT)
+        ),
     ),
     _scenario("http-mixed", "the same, both kinds in a request", Way("http", 1000, mixed=True), short=False),
     _scenario("http-ndjson", "the same as NDJSON", Way("http", 1000, ndjson=True), short=False),
@@ -145,6 +160,6 @@ SCENARIOS: Final = (
     _scenario(
         "mqtt-25",
         "MQTT QoS 1, 25 readings a message, one worker",
-        Way("mqtt", 25, repeat=True, targets=(Target("of_copy", 0.4), _REPEAT)),
+        Way("mqtt", 25, repeat=True, targets=(Target("of_copy", 0.4), Target("of_own_copy", 0.4), _REPEAT)),
     ),
 )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Figures of ingest that have columns of their own, or that stand beside one as its range.
-_INGEST: Final = ("per_s", "of_copy", "of_one_by_one", "repeat_ratio")
+_INGEST: Final = ("per_s", "of_copy", "of_own_copy", "of_one_by_one", "repeat_ratio")
 _PARTS: Final = ("service", "postgres", "broker", "load")
 
 
@@ -32,7 +32,7 @@ def sheets(document: dict[str, Any]) -> Iterator[Sheet]:
     if ingest:
         yield Sheet(
             "Ingest: median (least-greatest); CPU in us a reading of service, PostgreSQL, broker and load",
-            ("what", "readings/s", "of \\copy", "of one by one", "again", "CPU", "MB"),
+            ("what", "readings/s", "of \\copy", "of \\copy into ours", "of one by one", "again", "CPU", "MB"),
             [_ingest_row(result) for result in ingest],
         )  # fmt: skip
     if others:

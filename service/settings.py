@@ -171,8 +171,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     buffer_max_bytes: Annotated[
         Positive, Meta(description="Bytes of payload a process holds before senders have to wait")
     ] = 64 * 1024 * 1024
-    batch_max_readings: Annotated[Positive, Meta(description="Most readings in one transaction")] = 10_000
-    writers: Annotated[int, Meta(ge=1, le=32, description="Database connections that write, per process")] = 2
+    batch_max_readings: Annotated[Positive, Meta(description="Most readings in one transaction")] = 3000
+    writers: Annotated[int, Meta(ge=1, le=32, description="Database connections that write, per process")] = 3
     retry_max_s: Annotated[
         Seconds, Meta(description="Longest pause between two tries while the database is away")
     ] = 2.0

@@ -78,6 +78,8 @@ def command_line(servers: Path, data: Path, port: int, changed: Mapping[str, str
         "maintenance_work_mem": f"{max(64, min(512, memory_mb // 32))}MB",
         "wal_compression": "lz4",
         "max_wal_size": "4GB",
+        # Files of the log that are used again need not be filled with zeros first, while commits wait.
+        "min_wal_size": "1GB",
         "checkpoint_timeout": "15min",
         # After a crash the server makes the whole data folder durable first: file by file that takes seconds
         # (thousands of files), by file system tenths of one.

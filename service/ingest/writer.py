@@ -20,8 +20,9 @@ from service.ingest.refusals import failure
 from service.ingest.transaction import Batch, Connection, Failed, KeysStoredError, Written
 from service.settings import Settings
 
-# After a unique violation, how many batches go the INSERT way before COPY is tried again: a stream of
-# repeats (a replay, a second import) would otherwise pay for a failed COPY each time.
+# After a unique violation, how many batches go the careful way before the straight one is tried again, or
+# until one of them holds nothing but new readings: a stream of repeats (a replay, a second import) would
+# otherwise pay for a failed COPY each time.
 _BATCHES_AFTER_VIOLATION: Final = 20
 _TRIES_OF_UNKNOWN: Final = 5
 _PAUSE_OF_UNKNOWN_S: Final = 0.1
@@ -161,9 +162,10 @@ class Writer:
                         return await store(straight=True)
                     except KeysStoredError:
                         self._careful = _BATCHES_AFTER_VIOLATION
-                else:
-                    self._careful -= 1
-                return await store(straight=False)
+                written = await store(straight=False)
+                all_new = not any(part.duplicates or part.conflicts for part in written)
+                self._careful = 0 if all_new else self._careful - 1
+                return written
 
     def _note_passing(self, error: psycopg.Error | OSError) -> None:
         metrics.TRANSIENT_ERRORS.labels(_sqlstate_class(error)).inc()

@@ -12,13 +12,13 @@ from litestar.params import QueryParameter, SkipValidation
 
 from service.errors import AtomicRefusedError, IngestError
 from service.ingest import openapi
+from service.ingest.batch import DAYS_MAX, utc_day
 from service.ingest.decode import beside, decode, decode_lines
 from service.ingest.foreign import refuse_foreign
 from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.ingest.refusals import conflict
 from service.ingest.shapes import SHAPES
-from service.ingest.transaction import DAYS_MAX, utc_day
 from service.readings import Kind, TimeRule
 from service.settings import Settings
 from service.web import parameters

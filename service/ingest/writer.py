@@ -14,10 +14,11 @@ import psycopg
 from service import db, log, metrics
 from service.errors import AtomicRefusedError, blames_data, is_too_large, is_transient
 from service.ingest import transaction
+from service.ingest.batch import Batch
 from service.ingest.breaker import Breaker
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.refusals import failure
-from service.ingest.transaction import Batch, Connection, Failed, KeysStoredError, Written
+from service.ingest.transaction import Connection, Failed, KeysStoredError, Written
 from service.settings import Settings
 
 # After a unique violation, how many batches go the careful way before the straight one is tried again, or

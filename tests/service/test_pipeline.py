@@ -13,9 +13,9 @@ import pytest
 from psycopg import AsyncConnection, errors
 
 from service.errors import AtomicRefusedError, DatabaseUnavailableError
+from service.ingest.batch import DAYS_MAX
 from service.ingest.outcome import Decoded
 from service.ingest.pipeline import Pipeline
-from service.ingest.transaction import DAYS_MAX
 from service.readings import MeterReading, Reading, VehicleReading
 from service.settings import Settings
 from tests.support.servers import Postgres

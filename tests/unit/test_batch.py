@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.ingest.batch import DAYS_MAX, Batch
 from service.ingest.buffer import Submission
-from service.ingest.transaction import DAYS_MAX, Batch
 from tests.support.strategies import decoded, meter, pure, vehicle
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from service.errors import AtomicRefusedError
-from service.ingest import transaction
+from service.ingest import batch, transaction
 from service.ingest.decode import decode
 from service.ingest.outcome import Outcome
 from service.ingest.pipeline import Pipeline
@@ -138,7 +138,7 @@ async def test_a_dictionary_says_the_same_of_many_days(
 ) -> None:
     """Where a batch is cut into transactions of a few days each, nothing is told otherwise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transaction, "DAYS_MAX", 2)
+        patch.setattr(batch, "DAYS_MAX", 2)
         await run(settings, owner, given_rounds, way)
 
 

@@ -189,10 +189,10 @@ def test_nothing_shows_a_secret_by_accident() -> None:
     """What a traceback or a log shows of the settings is what was set, with the secrets hidden."""
     shown = repr(
         Settings(
-            database_url="postgresql://me:canary@host/db", mqtt_password="canary", api_key="canary", writers=3
+            database_url="postgresql://me:canary@host/db", mqtt_password="canary", api_key="canary", writers=5
         )
     )
     assert "canary" not in shown
     assert shown.startswith("Settings(database_url='postgresql://me:***@host/db', ")
     assert "mqtt_password='***'" in shown
-    assert "writers='3'" in shown
+    assert "writers='5'" in shown

@@ -62,12 +62,12 @@ class Crowd:
             insert(scene.owner, scene.readings(24 * day, "c"))
 
     def readings(self, writer: int, hours: list[float]) -> list[Reading]:
-        """Make readings that no other writer has: it would wait for the first one's commit."""
+        """Make readings of a device of the writer's own: with another's it would wait for the commit."""
         result: list[Reading] = []
         for distance in hours:
             self.count += 1
             moment = START + (self.rolled + distance) * HOUR + timedelta(microseconds=self.count)
-            name = "ab"[writer % 2]
+            name = "abc"[writer]
             result += [meter(name, moment, self.scene.chance), vehicle(name, moment, self.scene.chance)]
         return result
 

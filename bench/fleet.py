@@ -53,8 +53,8 @@ def minutes(
 ) -> list[Reading]:
     """Give minutes `first` and following, after `begin`, of `devices` meters and as many vehicles.
 
-    They come in the order of time. Each device has a second of its own in the minute, give or take some
-    milliseconds.
+    They come in the order of time. Each device has a second of its own in the minute, and some milliseconds
+    more: never on the minute, where the histories of other benchmarks have theirs.
     """
     chosen = random.Random(f"{seed}/{first}")
     begin = begin or recent()
@@ -63,7 +63,7 @@ def minutes(
         for number in range(devices):
             for kind in KINDS:
                 at = begin + timedelta(
-                    minutes=minute, seconds=60 * number / devices, milliseconds=chosen.randint(0, 40)
+                    minutes=minute, seconds=60 * number / devices, milliseconds=chosen.randint(1, 40)
                 )
                 stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
                 kwh = chosen.randint(0, 183_333) / 1e6

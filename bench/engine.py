@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,16 +136,8 @@ class Engine:
     @contextmanager
     def serving(self, database: Database, **changed: object) -> Iterator[tuple[int, int]]:
         """Run `fleetwatt serve`; give its port and its process id."""
-        port = servers.free_port()
-        variables = _variables(database, HTTP_PORT=port, **changed)
-        with _running("serve", variables) as process, httpx.Client() as client:
-            until = time.monotonic() + _START_S
-            while time.monotonic() < until:
-                with contextlib.suppress(httpx.HTTPError):
-                    if client.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
-                        break
-                time.sleep(0.05)
-            yield port, process.pid
+        with serving(database.service_url, **changed) as found:
+            yield found
 
     @contextmanager
     def working(self, database: Database, number: int = 0, **changed: object) -> Iterator[int]:
@@ -157,7 +149,7 @@ class Engine:
             ready.bind(f"{folder}/ready")
             ready.settimeout(_START_S)
             variables = _variables(
-                database,
+                database.service_url,
                 MQTT_URL=f"mqtt://127.0.0.1:{self.broker_port}",
                 MQTT_CLIENT_ID=f"fleetwatt-{number}",
                 # The session ends with the process: the next benchmark must not get what was meant for it.
@@ -184,6 +176,20 @@ def running(edition: str) -> Iterator[Engine]:
 
 
 @contextmanager
+def serving(url: str, **changed: object) -> Iterator[tuple[int, int]]:
+    """Run `fleetwatt serve` on a database; give its port and its process id."""
+    port = servers.free_port()
+    with _running("serve", _variables(url, HTTP_PORT=port, **changed)) as process, httpx.Client() as client:
+        until = time.monotonic() + _START_S
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                    break
+            time.sleep(0.05)
+        yield port, process.pid
+
+
+@contextmanager
 def _broker() -> Iterator[tuple[int, int]]:
     with servers.scratch_dir() as folder:
         port, log_file = servers.free_port(), folder / "mosquitto.log"
@@ -193,8 +199,8 @@ def _broker() -> Iterator[tuple[int, int]]:
             yield port, process.pid
 
 
-def _variables(database: Database, **changed: object) -> dict[str, str]:
-    chosen = {"DATABASE_URL": database.service_url, "LOG_LEVEL": "warning", **changed}
+def _variables(url: str, **changed: object) -> dict[str, str]:
+    chosen = {"DATABASE_URL": url, "LOG_LEVEL": "warning", **changed}
     return {f"FLEETWATT_{name}": str(value) for name, value in chosen.items()}
 
 
@@ -294,12 +300,3 @@ def _peak_bytes(process_id: int) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-def until(condition: Callable[[], bool], *, patience_s: float = 60.0, every_s: float = 0.01) -> None:
-    """Wait until something holds. Raises TimeoutError when it does not come about."""
-    end = time.monotonic() + patience_s
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("what was sent has not been stored")
-        time.sleep(every_s)

@@ -9,15 +9,12 @@ it times: rollup answers must equal sums over the raw rows, of single vehicles a
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +23,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from bench import engine
 from tests.support import servers
 from tests.support.servers import Postgres
 
@@ -104,37 +102,20 @@ def equal(connection: psycopg.Connection[Any], statement: str, raw: str, values:
     assert all(abs(a - b) < 1e-9 * (1 + b) for a, b in zip(told, summed, strict=True)), (told, summed)
 
 
-@contextlib.contextmanager
-def serving(url: str) -> Iterator[str]:
-    """Run the HTTP service; give its address."""
-    port = servers.free_port()
-    environment = {**os.environ, "FLEETWATT_DATABASE_URL": url, "FLEETWATT_HTTP_PORT": str(port),
-                   "FLEETWATT_LOG_LEVEL": "error"}  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{address}/health/ready").status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def over_http(url: str, vehicles: int, window: dict[str, datetime]) -> dict[str, Any]:
     """Time what is asked over HTTP, of a service of its own."""
     result: dict[str, Any] = {}
     chosen = random.Random(7)
     unaligned = {"from": window["window_from"].isoformat(), "to": window["window_to"].isoformat()}
-    with serving(url) as address, httpx.Client() as client:
+    with (
+        engine.serving(url, LOG_LEVEL="error") as (port, _),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
 
         def get(path: str, query: dict[str, str]) -> Callable[[int], object]:
             def run(_number: int) -> object:
                 route = path.format(id=f"VH-{chosen.randint(1, vehicles)}")
-                return client.get(address + route, params=query).raise_for_status().content
+                return client.get(route, params=query).raise_for_status().content
 
             return run
 
@@ -152,7 +133,7 @@ def over_http(url: str, vehicles: int, window: dict[str, datetime]) -> dict[str,
         def page(_number: int) -> None:
             nonlocal after
             query = {"limit": "1000", **({"after": after} if after else {})}
-            told = client.get(f"{address}/v1/analytics/vehicles/states", params=query).raise_for_status()
+            told = client.get("/v1/analytics/vehicles/states", params=query).raise_for_status()
             body = told.json()
             after = body["next"]
             seen.update(row["vehicleId"] for row in body["vehicles"])

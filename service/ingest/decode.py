@@ -65,7 +65,7 @@ def decode(
             return _decode_array(body, None, rule, kind, topic_id, max_readings)
         if start[0] == _OBJECT:
             if (reading := _decode_plain(body, rule, kind, topic_id)) is not None:
-                return Decoded(body=body, readings=[reading], indices=[0], rejections=[], single=True)
+                return _good(body, [reading], single=True)
             if _HAS_READINGS.decode(body).readings is msgspec.UNSET:
                 return _finish([body], body, rule, kind, topic_id, single=True)
             if _too_many_values(body, max_readings):
@@ -112,9 +112,7 @@ def decode_lines(
     if all(line[:1] == b"{" and line[-1:] == b"}" for line in map(bytes.strip, lines)):
         readings = _at_once(body, rule, kind, None, lines=True)
         if readings is not None and len(readings) == len(lines):
-            return Decoded(
-                body=body, readings=readings, indices=list(range(len(lines))), rejections=[], lines=True
-            )
+            return _good(body, readings, lines=True)
     return _finish(lines, body, rule, kind, None, lines=True)
 
 
@@ -151,7 +149,7 @@ def _decode_array(
     if parts is None:
         readings = _at_once(body, rule, kind, topic_id, lines=False)
         if readings and len(readings) <= max_readings:
-            return Decoded(body=body, readings=readings, indices=list(range(len(readings))), rejections=[])
+            return _good(body, readings)
         if _too_many_values(body, max_readings):
             return _too_many(body, None, max_readings)
         parts = _RAW_LIST.decode(body)
@@ -198,9 +196,7 @@ def _decode_plain(
         reading = (SHAPES[kind] if kind else _guess(body)).one.decode(body)
     except UNREADABLE:
         return None
-    earliest, latest = rule.window()
-    good = earliest <= reading.recorded_at <= latest and (topic_id is None or reading.device_id == topic_id)
-    return reading if good else None
+    return reading if _all_good([reading], rule, topic_id) else None
 
 
 def _decode_one(part: bytes, index: int, kind: Kind | None, topic_id: str | None) -> Reading | Rejection:
@@ -247,12 +243,21 @@ def _at_once(
             readings = shape.one.decode_lines(body) if lines else shape.many.decode(body)
     except UNREADABLE:
         return None
+    return readings if _all_good(readings, rule, topic_id) else None
+
+
+def _all_good(readings: list[Reading], rule: TimeRule | Window, topic_id: str | None) -> bool:
     earliest, latest = rule.window()
-    good = all(
+    return all(
         earliest <= reading.recorded_at <= latest and (topic_id is None or reading.device_id == topic_id)
         for reading in readings
     )
-    return readings if good else None
+
+
+def _good(body: bytes, readings: list[Reading], *, single: bool = False, lines: bool = False) -> Decoded:
+    """Give a payload all of which is good."""
+    indices = list(range(len(readings)))
+    return Decoded(body=body, readings=readings, indices=indices, rejections=[], single=single, lines=lines)
 
 
 def _guess(body: bytes) -> Shape:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from gmqtt.mqtt.handler import MQTTConnectError
@@ -37,7 +37,7 @@ _STEADY_S: Final = 5.0
 _TAKEN_OVER_PAUSE_S: Final = 60.0
 
 # Handles a message of another kind, given its topic and payload; what it raises leaves it with the broker.
-Handler = Callable[[str, bytes], Awaitable[None]]
+Handler = Callable[[str, bytes], Coroutine[Any, Any, None]]
 
 
 class Consumer:
@@ -170,7 +170,7 @@ class Consumer:
     def _start(self, topic: str, payload: bytes) -> asyncio.Future[Any]:
         handler = self._handlers.get(topic.partition("/")[0])
         if handler is not None:
-            return self._task(_handle(handler, topic, payload))
+            return self._task(handler(topic, payload))
         if is_large(payload):
             return self._task(self._take_large(topic, payload))
         decoded = self._decode(topic, payload)
@@ -241,10 +241,6 @@ class Consumer:
         await self._pipeline.settle(self._idle.wait())
         # One turn of the loop, so that acknowledgements queued as callbacks reach the socket.
         await asyncio.sleep(0.05)
-
-
-async def _handle(handler: Handler, topic: str, payload: bytes) -> None:
-    await handler(topic, payload)
 
 
 def _origin(topic: str) -> str:

@@ -27,10 +27,15 @@ def _routed_as(request: Any) -> str:
     if method == "HEAD":
         # Whatever can be got has a head (RFC 9110, 9.3.2).
         return "GET"
-    if method == "OPTIONS" and all(name != b"origin" for name, _ in request["headers"]):
+    if method == "OPTIONS" and not _comes_from_a_page(request):
         # The framework lists but some of an address's methods; all of them where it refuses one.
         return _NO_METHOD
     return method
+
+
+def _comes_from_a_page(request: Any) -> bool:
+    """Tell whether a browser says on which page a request was made."""
+    return any(name == b"origin" for name, _ in request["headers"])
 
 
 class Edge:
@@ -79,7 +84,7 @@ class Edge:
         room = Room(self._budget, self._limits, scope)
         route = self._express.route(request)
         try:
-            if route is not None and all(name != b"origin" for name, _ in request["headers"]):
+            if route is not None and not _comes_from_a_page(request):
                 await self._express.take(route, scope, receive, send_out)
             else:
                 await self._app(scope, receive, send_out)

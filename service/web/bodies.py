@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from litestar import Request
 
+from service.web.headers import header
 from service.web.inflate import inflate
 from service.web.problems import Problem
 from service.web.room import Room
@@ -30,7 +31,7 @@ async def read_body(request: AnyRequest, *, most: int | None = None) -> tuple[by
     Raises Problem 400, 408, 413, 415, or 503 where too many bodies are held at once.
     """
     is_lines = _check_type(request)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = header(request.scope, b"content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", ""}:
         raise Problem(
             415,
@@ -58,7 +59,8 @@ async def read_json(request: AnyRequest, struct: type[StructT]) -> StructT:
 
 def _check_type(request: AnyRequest) -> bool:
     """Tell whether the body is NDJSON. Raises Problem 415 for what is neither that nor JSON."""
-    media_type, *parameters = request.headers.get("content-type", "application/json").lower().split(";")
+    sent = header(request.scope, b"content-type", "application/json")
+    media_type, *parameters = sent.lower().split(";")
     media_type = media_type.strip()
     is_lines = media_type in _LINES
     if not is_lines and media_type != "application/json" and not media_type.endswith("+json"):
@@ -78,9 +80,10 @@ def _bad_type(message: str) -> Problem:
 
 async def _receive(request: AnyRequest, room: Room, most: int) -> bytes:
     """Take the body as it arrives, and no more of it than is allowed."""
-    too_large = Problem(413, "too_large", f"the body has more than {most} bytes: send less at once")
-    if (request.content_length or 0) > most:
-        raise too_large
+    said = header(request.scope, b"content-length")
+    length = int(said) if said.isdecimal() else None
+    if length is not None and length > most:
+        raise _too_large(most)
     parts: list[bytes] = []
     size = 0
     try:
@@ -92,14 +95,19 @@ async def _receive(request: AnyRequest, room: Room, most: int) -> bytes:
                 if part := message.get("body", b""):
                     size += len(part)
                     if size > most:
-                        raise too_large
+                        raise _too_large(most)
                     await room.take(len(part))
                     parts.append(part)
-                if not message.get("more_body", False):
+                # The server says only with one message more that there is no more, a turn of the loop later.
+                if size == length or not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
     except TimeoutError:
         why = f"the body did not arrive within {room.limits.timeout_s:g} s: send less at once"
         raise Problem(408, "body_timeout", why, headers={"Connection": "close"}) from None
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, "too_large", f"the body has more than {most} bytes: send less at once")
 
 
 async def _unpack(body: bytes, room: Room, most: int) -> bytes:

@@ -85,7 +85,7 @@ class Edge:
         route = self._express.route(request)
         try:
             if route is not None and not _comes_from_a_page(request):
-                await self._express.take(route, scope, receive, send_out)
+                await self._express.take(route, scope, receive, send, extra)
             else:
                 await self._app(scope, receive, send_out)
         finally:

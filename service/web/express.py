@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from litestar import Request
 from litestar.types import Receive, Send
 
+from service.web.headers import Headers
 from service.web.problems import CONTENT_TYPE, Problem, explain
 
 AnyRequest = Request[Any, Any, Any]
@@ -48,22 +49,23 @@ class Express:
             return None
         return self._routes.get(scope["path"])
 
-    async def take(self, route: Route, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+    async def take(self, route: Route, scope: Any, receive: Receive, send: Send, extra: Headers) -> None:
+        """Answer a request, with `extra` headers."""
         request: AnyRequest = Request(scope, receive, send)
         try:
             await self._admit(request, route.need)
             status, body = await route.take(request)
         except Exception as error:  # noqa: BLE001 - as the framework does: each becomes an answer
-            await refuse(error if isinstance(error, Problem) else explain(scope["path"], error), send)
+            await refuse(error if isinstance(error, Problem) else explain(scope["path"], error), send, extra)
             return
-        await _send(status, [_JSON], body, send)
+        await _send(status, [_JSON, *extra], body, send)
 
 
-async def refuse(problem: Problem, send: Send) -> None:
-    """Answer with a problem."""
+async def refuse(problem: Problem, send: Send, extra: Headers = ()) -> None:
+    """Answer with a problem, and with `extra` headers."""
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await _send(problem.status, [(b"content-type", CONTENT_TYPE.encode()), *headers], problem.body(), send)
+    kind = (b"content-type", CONTENT_TYPE.encode())
+    await _send(problem.status, [kind, *headers, *extra], problem.body(), send)
 
 
 async def _send(status: int, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:

@@ -1,8 +1,8 @@
-"""Security headers, on every answer: what a browser may do with it."""
+"""Headers: of requests, and the security headers of every answer (what a browser may do with it)."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -37,6 +37,14 @@ class SecurityHeaders:
     def of(self, path: str) -> Headers:
         """Give the headers of what is at a path."""
         return self._page if path in {"/api", "/api/"} else self._api
+
+
+def header(scope: Any, name: bytes, otherwise: str = "") -> str:
+    """Give a header of a request. The framework's mapping of all of them takes longer than the search."""
+    for each, value in scope["headers"]:
+        if each == name:
+            return str(value, "latin-1")
+    return otherwise
 
 
 def _encode(headers: dict[str, str]) -> Headers:

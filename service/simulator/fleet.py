@@ -25,6 +25,10 @@ GRID_VOLTAGE_V: Final = 230.0
 _SAG_V_PER_KW: Final = 0.2
 # Class B meters (EN 50470-3) are good to 1 %; half of that, at random, in each interval.
 _METER_NOISE: Final = 0.005
+# What cars tell of their batteries, in steps a percent and a degree. Makers' clouds and OCPP give whole numbers,
+# battery management systems halves to tenths.
+_SOC_STEPS: Final = 2
+_TEMPERATURE_STEPS: Final = 2
 
 
 class PlannedSession(msgspec.Struct, frozen=True):
@@ -142,9 +146,9 @@ class Fleet:
         return VehicleReading(
             self.vehicle_ids[number],
             moment,
-            round(100 * soc, 2),
+            round(100 * soc * _SOC_STEPS) / _SOC_STEPS,
             round(delivered_kwh, 6),
-            round(_air_c(at_s) + vehicle.shelter_c + warm_c, 2),
+            round((_air_c(at_s) + vehicle.shelter_c + warm_c) * _TEMPERATURE_STEPS) / _TEMPERATURE_STEPS,
         )
 
     def _read_meters(

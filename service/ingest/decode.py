@@ -16,7 +16,7 @@ import msgspec
 
 from service.ingest.explain import explain
 from service.ingest.outcome import Decoded, Rejection
-from service.ingest.shapes import EITHER, EITHER_LINES, METER, SHAPES, UNREADABLE, VEHICLE, Shape
+from service.ingest.shapes import EITHERS, EITHER, METER, SHAPES, UNREADABLE, VEHICLE, Shape
 from service.readings import Kind, Reading, TimeRule, Window, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"
@@ -233,7 +233,7 @@ def _at_once(
     """Decode an array or lines in one call; None unless every reading is good."""
     try:
         if kind is None and _may_name_both(body):
-            either = EITHER_LINES.decode_lines(body) if lines else EITHER.decode(body)
+            either = EITHER.decode_lines(body) if lines else EITHERS.decode(body)
             mixed = [each.reading() for each in either]
             readings = [reading for reading in mixed if reading is not None]
             if len(readings) < len(mixed):

@@ -76,8 +76,8 @@ class Either(msgspec.Struct, gc=False, rename="camel"):
         )
 
 
-EITHER: Final = msgspec.json.Decoder(list[Either])
-EITHER_LINES: Final = msgspec.json.Decoder(Either)
+EITHERS: Final = msgspec.json.Decoder(list[Either])
+EITHER: Final = msgspec.json.Decoder(Either)
 
 
 def _bare(annotated: Any) -> type:

@@ -16,7 +16,7 @@ import msgspec
 
 from service.ingest.explain import explain
 from service.ingest.outcome import Decoded, Rejection
-from service.ingest.shapes import EITHERS, EITHER, METER, SHAPES, UNREADABLE, VEHICLE, Shape
+from service.ingest.shapes import EITHER, EITHERS, METER, SHAPES, UNREADABLE, VEHICLE, Shape
 from service.readings import Kind, Reading, TimeRule, Window, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"

@@ -25,8 +25,8 @@ GRID_VOLTAGE_V: Final = 230.0
 _SAG_V_PER_KW: Final = 0.2
 # Class B meters (EN 50470-3) are good to 1 %; half of that, at random, in each interval.
 _METER_NOISE: Final = 0.005
-# What cars tell of their batteries, in steps a percent and a degree. Makers' clouds and OCPP give whole numbers,
-# battery management systems halves to tenths.
+# What cars tell of their batteries, in steps a percent and a degree. Makers' clouds and OCPP give whole
+# numbers, battery management systems halves to tenths.
 _SOC_STEPS: Final = 2
 _TEMPERATURE_STEPS: Final = 2
 

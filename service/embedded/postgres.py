@@ -75,6 +75,8 @@ def command_line(servers: Path, data: Path, port: int, changed: Mapping[str, str
         "shared_buffers": f"{max(64, min(2048, memory_mb // 8))}MB",
         "effective_cache_size": f"{max(128, memory_mb // 2)}MB",
         "work_mem": "16MB",
+        # One process asks already; more than there are cores only wait for each other.
+        "max_parallel_workers_per_gather": str(max(1, len(os.sched_getaffinity(0)) // 2)),
         "maintenance_work_mem": f"{max(64, min(512, memory_mb // 32))}MB",
         "wal_compression": "lz4",
         "max_wal_size": "4GB",

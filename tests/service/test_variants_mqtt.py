@@ -144,6 +144,8 @@ async def test_b_a_crash_loses_no_queued_job(
             await eventually(owner, WAITING, 1)
             worker.send_signal(signal.SIGKILL)
             await worker.wait()
+            # The server finds out that nobody waits for the statement any more.
+            await eventually(owner, WAITING, 0)
     assert await rows(owner, METERS) == [{"n": 500}]
     async with worker_process(mqtt_settings, ready):
         await eventually(owner, METERS, 1000)

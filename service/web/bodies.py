@@ -81,7 +81,9 @@ def _bad_type(message: str) -> Problem:
 async def _receive(request: AnyRequest, room: Room, most: int) -> bytes:
     """Take the body as it arrives, and no more of it than is allowed."""
     said = header(request.scope, b"content-length")
-    length = int(said) if said.isdecimal() else None
+    # Of a body in chunks it says nothing (RFC 9112, 6.3), though both may stand there.
+    counts = said.isdecimal() and not header(request.scope, b"transfer-encoding")
+    length = int(said) if counts else None
     if length is not None and length > most:
         raise _too_large(most)
     parts: list[bytes] = []

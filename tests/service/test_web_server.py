@@ -110,6 +110,20 @@ async def test_slow_clients_take_nothing_down(settings: Settings, tmp_path: Path
         assert (await running.client.get("/health/ready")).status_code == 200
 
 
+@pytest.mark.parametrize("first", ["Content-Length", "Transfer-Encoding"])
+async def test_a_body_of_two_lengths_is_not_cut(settings: Settings, tmp_path: Path, first: str) -> None:
+    """Of a body in chunks Content-Length says nothing: a reading with something behind it is no reading."""
+    lengths = [f"Content-Length: {len(READING)}", "Transfer-Encoding: chunked"]
+    if not lengths[0].startswith(first):
+        lengths.reverse()
+    head = "\r\n".join(["POST /v1/telemetry HTTP/1.1", "Host: localhost", "Connection: close", *lengths])
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (READING, b",", b""))
+    async with served(settings, tmp_path) as running:
+        answer = await running.say(head.encode() + b"\r\n\r\n" + chunks)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert (await running.client.get("/v1/analytics/meters/states")).json()["meters"] == []
+
+
 async def test_a_slow_body_is_told(settings: Settings, tmp_path: Path) -> None:
     """A body that does not arrive in time is answered with 408, and its connection is closed."""
     async with served(settings, tmp_path, HTTP_BODY_TIMEOUT_S=0.5) as running:

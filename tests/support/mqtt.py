@@ -67,7 +67,7 @@ METERS: Final = "select count(*) as n from meter_reading"
 VEHICLES: Final = "select count(*) as n from vehicle_reading"
 LETTERS: Final = "select count(*) as n from dead_letter"
 DUPLICATES: Final = "select coalesce(sum(duplicates), 0)::int as n from ingest_minute"
-# Whether a writer waits for the table: more of them may, and a refresh of the rollups, another task of a worker.
+# Whether a writer waits for the table: more of them may, and so may a refresh of the rollups.
 WAITING: Final = (
     "select least(count(*), 1) as n from pg_locks join pg_stat_activity using (pid) "
     "where not granted and relation = 'meter_reading'::regclass and application_name = 'fleetwatt write'"

@@ -157,6 +157,7 @@ comment on function fleet_performance(timestamptz, timestamptz) is
 
 -- AC and DC of each vehicle-meter pair while it was connected. Where a vehicle drew from two meters at once,
 -- nobody can tell what each of them delivered: those spans count for neither.
+drop function if exists pair_energy(timestamptz, timestamptz);
 create or replace function pair_energy(
     window_from timestamptz, window_to timestamptz, wanted_meter text default null
 )

@@ -21,6 +21,19 @@ def test_migrating_again_changes_nothing(postgres: Postgres, database: str) -> N
     assert dump(postgres, database) == before
 
 
+def test_functions_of_earlier_releases_do_not_stand_in_the_way(postgres: Postgres, database: str) -> None:
+    """Those that took other arguments are gone: beside the new ones a call would not be unique."""
+    before = dump(postgres, database)
+    with psycopg.connect(postgres.url("fleetwatt_owner", database)) as connection:
+        for function in (
+            "pair_energy(timestamptz, timestamptz)",
+            "meter_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[])",
+        ):
+            connection.execute(f"create function {function} returns int language sql return 1".encode())
+    migrations.migrate(postgres.url("fleetwatt_owner", database))
+    assert dump(postgres, database) == before
+
+
 def test_several_processes_at_once(postgres: Postgres) -> None:
     """Four processes migrate one empty database: all succeed, and the schema is whole."""
     with postgres.database(empty=True) as name:

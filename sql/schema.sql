@@ -406,9 +406,6 @@ CREATE FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzm
 declare
     asked_from timestamptz := edges[1];
     asked_to timestamptz := edges[array_upper(edges, 1)];
-    -- Asked once where it holds for all, as it nearly always does: else it is some 40,000 questions of a fleet's day.
-    all_parts boolean := cardinality(edges) = 2 and tstzrange(asked_from, asked_to) <@ exact;
-    all_hours boolean := whole_bins(tstzrange(asked_from, asked_to), '1 hour') <@ hours;
 begin
     return query
     with drawn as materialized (
@@ -434,7 +431,7 @@ begin
                 p.hour = e.hour and p.meter_id = e.meter_id
                 and p.part_from = e.part_from and p.part_to = e.part_to
                 and e.hour > asked_from - interval '1 hour' and e.hour < asked_to
-                and (all_parts or edge_is_exact(e.part_from, e.part_to, exact, edges))
+                and edge_is_exact(e.part_from, e.part_to, exact, edges)
     ),
 
     rest as (
@@ -445,7 +442,7 @@ begin
         select d.vehicle_id, d.meter_id, lower(r.span), upper(r.span)
         from drawn as d
         cross join lateral unnest(tstzmultirange(tstzrange(d.hour_from, d.hour_to)) - hours) as r (span)
-        where not all_hours and d.hour_from < d.hour_to and not tstzrange(d.hour_from, d.hour_to) <@ hours
+        where d.hour_from < d.hour_to and not tstzrange(d.hour_from, d.hour_to) <@ hours
     )
 
     select e.part_from, e.vehicle_id, e.meter_id, e.kwh_ac, e.readings

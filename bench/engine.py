@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -133,11 +133,9 @@ class Engine:
         with self.postgres.admin() as connection:
             connection.execute("checkpoint")
 
-    @contextmanager
-    def serving(self, database: Database, **changed: object) -> Iterator[tuple[int, int]]:
+    def serving(self, database: Database, **changed: object) -> AbstractContextManager[tuple[int, int]]:
         """Run `fleetwatt serve`; give its port and its process id."""
-        with serving(database.service_url, **changed) as found:
-            yield found
+        return serving(database.service_url, **changed)
 
     @contextmanager
     def working(self, database: Database, number: int = 0, **changed: object) -> Iterator[int]:

@@ -25,10 +25,6 @@ GRID_VOLTAGE_V: Final = 230.0
 _SAG_V_PER_KW: Final = 0.2
 # Class B meters (EN 50470-3) are good to 1 %; half of that, at random, in each interval.
 _METER_NOISE: Final = 0.005
-# What cars tell of their batteries, in steps a percent and a degree. Makers' clouds and OCPP give whole
-# numbers, battery management systems halves to tenths.
-_SOC_STEPS: Final = 2
-_TEMPERATURE_STEPS: Final = 2
 
 
 class PlannedSession(msgspec.Struct, frozen=True):
@@ -146,9 +142,9 @@ class Fleet:
         return VehicleReading(
             self.vehicle_ids[number],
             moment,
-            round(100 * soc * _SOC_STEPS) / _SOC_STEPS,
+            _in_halves(100 * soc),
             round(delivered_kwh, 6),
-            round((_air_c(at_s) + vehicle.shelter_c + warm_c) * _TEMPERATURE_STEPS) / _TEMPERATURE_STEPS,
+            _in_halves(_air_c(at_s) + vehicle.shelter_c + warm_c),
         )
 
     def _read_meters(
@@ -172,6 +168,14 @@ def _drawn_kwh(session: Session, delivered_kwh: float, at_s: float, interval_s: 
         return 0.0
     ratio = efficiency(charge.model.name, delivered_kwh * 3600 / charging_s)
     return delivered_kwh / (ratio * session.health)
+
+
+def _in_halves(value: float) -> float:
+    """Round as cars do, of percent and degrees.
+
+    Makers' clouds and OCPP give whole numbers, battery management systems halves to tenths.
+    """
+    return round(2 * value) / 2
 
 
 def _air_c(at_s: float) -> float:

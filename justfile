@@ -84,7 +84,7 @@ format: _venv
 # Pin the dependencies anew (hashes, no index address)
 lock:
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
-        --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev --upgrade \
+        --no-emit-index-url --no-emit-find-links --python-version 3.11 --extra dev --extra parquet --extra tracing --upgrade \
         pyproject.toml --output-file requirements.lock
 
 # Write sql/schema.sql anew from what the migrations build

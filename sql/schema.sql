@@ -260,6 +260,47 @@ ALTER FUNCTION public.alerts_are_current(basis text) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.alerts_are_current(basis text) IS 'Whether the last evaluation had the same basis and saw every change of a session, so that another finds the same';
 
+CREATE FUNCTION public.apply_lifecycle(wanted_chunk_hours bigint, wanted_columnstore_days bigint, wanted_raw_days bigint, wanted_rollup_days bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    changed boolean;
+    raw text;
+begin
+    -- Two that migrate at once have their turns.
+    perform from lifecycle for update;
+    update lifecycle
+    set
+        chunk_hours = wanted_chunk_hours,
+        columnstore_after_days = wanted_columnstore_days,
+        raw_retention_days = wanted_raw_days,
+        rollup_retention_days = wanted_rollup_days,
+        applied_at = now()
+    where
+        (chunk_hours, columnstore_after_days, raw_retention_days, rollup_retention_days)
+        is distinct from (wanted_chunk_hours, wanted_columnstore_days, wanted_raw_days, wanted_rollup_days);
+    changed := found;
+    for raw in
+        select d.hypertable_name
+        from timescaledb_information.dimensions as d
+        where
+            d.hypertable_schema = 'public' and d.hypertable_name in ('meter_reading', 'vehicle_reading')
+            and d.time_interval <> wanted_chunk_hours * interval '1 hour'
+    loop
+        perform set_chunk_time_interval(
+            format('public.%I', raw)::regclass, wanted_chunk_hours * interval '1 hour'
+        );
+        changed := true;
+    end loop;
+    return schedule_lifecycle() or changed;
+end
+$$;
+
+ALTER FUNCTION public.apply_lifecycle(wanted_chunk_hours bigint, wanted_columnstore_days bigint, wanted_raw_days bigint, wanted_rollup_days bigint) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.apply_lifecycle(wanted_chunk_hours bigint, wanted_columnstore_days bigint, wanted_raw_days bigint, wanted_rollup_days bigint) IS 'Takes over how long data are kept and in which form; tells whether that changed anything. The owner''s';
+
 CREATE FUNCTION public.apply_settings(names text[], setting_values double precision[]) RETURNS SETOF text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -356,49 +397,75 @@ ALTER FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assig
 
 COMMENT ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) IS 'Ends the open sessions of a vehicle at a moment (now, if null) and opens one on a meter (none, if null)';
 
-CREATE FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text DEFAULT NULL::text) RETURNS TABLE(place integer, vehicle_id text, meter_id text, kwh double precision, readings bigint)
+CREATE FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) RETURNS record
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'auto'
+    AS $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    due tstzmultirange;
+    whole record;
+    hours tstzmultirange;
+begin
+    select
+        coalesce(range_agg(d.during) filter (where d.vehicle_id is null), '{}'),
+        coalesce(array_agg(distinct d.vehicle_id) filter (where d.vehicle_id is not null), '{}')
+    into due, changed
+    from balance_due as d
+    where d.during && span;
+
+    select
+        m.exact as meter_exact, m.hours as meter_hours, v.hours as vehicle_hours, w.days, w.hours
+    into whole
+    from rolled_up('meter', edges) as m
+    cross join rolled_up('vehicle', edges) as v
+    cross join lateral split_window(span, m.days * v.days - due, m.hours * v.hours - due) as w;
+
+    meter_exact := whole.meter_exact;
+    meter_hours := whole.meter_hours;
+    vehicle_hours := whole.vehicle_hours;
+    days := range_merge(whole.days);
+    day_holes := bins_of(tstzmultirange(days) - whole.days, interval '24 hours');
+    -- Hours within the run of days are left to the rest: there are none, but for a late reading's day.
+    hours := whole.hours - tstzmultirange(days);
+    head := range_merge(hours * tstzmultirange(tstzrange(null, lower(days))));
+    tail := case when isempty(days) then 'empty' else range_merge(hours * tstzmultirange(tstzrange(upper(days), null))) end;
+    hour_holes := bins_of(tstzmultirange(head, tail) - hours, interval '1 hour');
+    rest := tstzmultirange(span) - whole.days - hours;
+end
+$$;
+
+ALTER FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) IS 'What answers over the fleet are made of: balances of days and hours, the rest, and whose sessions changed';
+
+CREATE FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) RETURNS TABLE(place integer, meter_id text, kwh double precision, readings bigint)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
     span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
-    parts record;
     rolled record;
 begin
-    if wanted_vehicle is not null then
-        select r.* into rolled from rolled_up('meter', edges) as r;
-        return query
-        select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
-        from charging_session as s
-        cross join lateral meter_energy(
-            s.meter_id, s.during * span, rolled.exact, rolled.days, rolled.hours, edges
-        ) as e
-        where s.vehicle_id = wanted_vehicle and s.during && span
-        group by 1, 2, 3;
-        return;
-    end if;
-    parts := billed_parts(edges);
+    select r.* into rolled from rolled_up('meter', edges) as r;
     return query
-    select
-        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
-        e.vehicle_id, e.meter_id, sum(e.kwh), sum(e.readings::double precision)::bigint
-    from (
-        select w.*
-        from billed_whole(edges, parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
-        union all
-        select o.*
-        from billed_odds(edges, parts.exact, parts.days, parts.hours) as o
+    select e.place, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
+    from charging_session as s
+    cross join lateral meter_energy(
+        s.meter_id, s.during * span, rolled.exact, rolled.days, rolled.hours, edges
     ) as e
-    group by 1, 2, 3;
+    where s.vehicle_id = wanted_vehicle and s.during && span
+    group by 1, 2;
 end
 $$;
 
 ALTER FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
+COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed to a vehicle through its sessions, by window and meter';
 
-CREATE FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, meter_id text, kwh double precision, readings bigint)
+CREATE FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
@@ -407,9 +474,34 @@ declare
     asked_from timestamptz := edges[1];
     asked_to timestamptz := edges[array_upper(edges, 1)];
 begin
+    if isempty(rest) and cardinality(changed) = 0 then
+        return;
+    end if;
     return query
     with drawn as materialized (
-        select d.* from drawn_sessions(edges) as d
+        select
+            c.vehicle_id,
+            c.meter_id,
+            c.cut_from,
+            c.cut_to,
+            date_bin('1 hour', c.cut_from + interval '1 hour' - interval '1 microsecond', '2000-01-01 00:00+00')
+            as hour_from,
+            date_bin('1 hour', c.cut_to, '2000-01-01 00:00+00') as hour_to
+        from (
+            select
+                s.vehicle_id, s.meter_id,
+                greatest(lower(s.during), lower(r.span)) as cut_from,
+                least(upper(s.during), upper(r.span)) as cut_to
+            from unnest(rest) as r (span)
+            inner join charging_session as s on r.span && s.during
+            where s.vehicle_id <> all(changed)
+            union all
+            select
+                s.vehicle_id, s.meter_id,
+                greatest(lower(s.during), asked_from), least(upper(s.during), asked_to)
+            from charging_session as s
+            where s.vehicle_id = any(changed) and s.during && tstzrange(asked_from, asked_to)
+        ) as c
     ),
 
     edge as materialized (
@@ -434,7 +526,7 @@ begin
                 and edge_is_exact(e.part_from, e.part_to, exact, edges)
     ),
 
-    rest as (
+    raw as (
         select e.vehicle_id, e.meter_id, e.part_from as since, e.part_to as until
         from edge as e
         where e.readings is null
@@ -445,16 +537,13 @@ begin
         where d.hour_from < d.hour_to and not tstzrange(d.hour_from, d.hour_to) <@ hours
     )
 
-    select e.part_from, e.vehicle_id, e.meter_id, e.kwh_ac, e.readings
+    select e.part_from, e.vehicle_id, e.kwh_ac, e.readings::integer
     from edge as e
     where e.readings > 0
     union all
-    select h.hour, d.vehicle_id, d.meter_id, h.kwh_ac, h.readings
+    select h.hour, d.vehicle_id, h.kwh_ac, h.readings::integer
     from drawn as d
-    cross join lateral unnest(
-        tstzmultirange(tstzrange(d.hour_from, d.hour_to)) * hours
-        - tstzmultirange(tstzrange(d.day_from, d.day_to)) * days
-    ) as w (span)
+    cross join lateral unnest(tstzmultirange(tstzrange(d.hour_from, d.hour_to)) * hours) as w (span)
     cross join lateral (
         select t.hour, t.kwh_ac, t.readings
         from meter_hourly_stored as t
@@ -463,10 +552,11 @@ begin
             and t.hour >= asked_from and t.hour < asked_to
         offset 0
     ) as h
-    where not isempty(days) and d.day_from < d.day_to
+    where d.hour_from < d.hour_to
     union all
-    select m.recorded_at, r.vehicle_id, r.meter_id, m.kwh_consumed_ac, 1
-    from rest as r
+    -- Summed up by window, since each has some 60 an hour.
+    select min(m.recorded_at), r.vehicle_id, sum(m.kwh_consumed_ac), count(*)::integer
+    from raw as r
     cross join lateral (
         select t.recorded_at, t.kwh_consumed_ac
         from meter_reading as t
@@ -474,76 +564,33 @@ begin
             t.meter_id = r.meter_id and t.recorded_at >= r.since and t.recorded_at < r.until
             and t.recorded_at >= asked_from and t.recorded_at < asked_to
         offset 0
-    ) as m;
+    ) as m
+    group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(m.recorded_at, edges) end;
 end
 $$;
 
-ALTER FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) IS 'AC energy (kWh) and readings of sessions that billed_whole leaves out: parts of hours, and what only raw rows answer';
+COMMENT ON FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) IS 'AC energy (kWh) and readings of all sessions in some spans, and of some vehicles'' sessions in all of the window';
 
-CREATE FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) RETURNS record
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
-    SET plan_cache_mode TO 'auto'
-    AS $$
-begin
-    select r.exact, r.hours, w.days
-    into exact, hours, days
-    from rolled_up('meter', edges) as r
-    cross join lateral split_window(tstzrange(edges[1], edges[array_upper(edges, 1)]), r.days, '{}') as w;
-    day_holes := bins_between(days, interval '24 hours');
-    hour_holes := bins_between(hours, interval '1 hour');
-end
-$$;
-
-ALTER FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
-
-COMMENT ON FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) IS 'What answers may take from the meters'' rollups: exact spans, whole days, whole hours, and what is missing in between';
-
-CREATE FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) RETURNS TABLE(at timestamp with time zone, vehicle_id text, meter_id text, kwh double precision, readings bigint)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select t.day, d.vehicle_id, d.meter_id, t.kwh_ac, t.readings
-    from public.drawn_sessions(edges) as d
-    inner join public.meter_daily_stored as t
-        on d.meter_id = t.meter_id and d.day_from <= t.day and d.day_to > t.day
-    where t.day >= lower(days) and t.day < upper(days) and t.day <> all(day_holes)
-    union all
-    select t.hour, d.vehicle_id, d.meter_id, t.kwh_ac, t.readings
-    from public.drawn_sessions(edges) as d
-    inner join public.meter_hourly_stored as t
-        on d.meter_id = t.meter_id and d.hour_from <= t.hour and d.hour_to > t.hour
-    where
-        t.hour >= lower(hours) and t.hour < upper(hours) and t.hour <> all(hour_holes)
-        and (isempty(days) or d.day_from >= d.day_to)
-$$;
-
-ALTER FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
-
-COMMENT ON FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) IS 'AC energy (kWh) and readings of rolled-up days, and of hours of sessions without any, that lie wholly in sessions';
-
-CREATE FUNCTION public.bins_between(spans tstzmultirange, width interval) RETURNS timestamp with time zone[]
+CREATE FUNCTION public.bins_of(spans tstzmultirange, width interval) RETURNS timestamp with time zone[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 begin
-    if isempty(spans) then
-        return '{}';
-    end if;
     return array(
         select g.bin
-        from unnest(tstzmultirange(range_merge(spans)) - spans) as gap (span)
+        from unnest(spans) as part (span)
         cross join lateral generate_series(
-            lower(gap.span), upper(gap.span) - interval '1 microsecond', width
+            lower(part.span), upper(part.span) - interval '1 microsecond', width
         ) as g (bin)
     );
 end
 $$;
 
-ALTER FUNCTION public.bins_between(spans tstzmultirange, width interval) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.bins_of(spans tstzmultirange, width interval) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.bins_between(spans tstzmultirange, width interval) IS 'Starts of the hours or days (by the width) that lie between those of a multirange, and not in it';
+COMMENT ON FUNCTION public.bins_of(spans tstzmultirange, width interval) IS 'Starts of the hours or days (by the width) that a multirange of whole ones is made of';
 
 CREATE FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
@@ -632,6 +679,18 @@ ALTER FUNCTION public.cut_parts(span tstzrange, width interval) OWNER TO fleetwa
 
 COMMENT ON FUNCTION public.cut_parts(span tstzrange, width interval) IS 'Hours or days (UTC, by the width) that a span covers in part, and that part; at most two, none of an empty span';
 
+CREATE FUNCTION public.database_jobs() RETURNS TABLE(job_id integer, job text, hypertable text, scheduled boolean, config jsonb, last_run_status text, failures bigint, last_error text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    select null::integer, null, null, null::boolean, null::jsonb, null, null::bigint, null
+    where false
+$$;
+
+ALTER FUNCTION public.database_jobs() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.database_jobs() IS 'Jobs that the database runs for the engine, and how their last runs went; this edition has none';
+
 CREATE FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) RETURNS TABLE(place integer, kwh double precision, readings bigint, battery_temp_sum double precision, battery_temp_min double precision, battery_temp_max double precision, soc_min double precision, soc_max double precision, soc_first double precision, soc_last double precision)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -654,99 +713,105 @@ ALTER FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle
 
 COMMENT ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) IS 'DC energy (kWh), battery temperature and SoC that a vehicle reported, by window';
 
-CREATE FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings bigint)
+CREATE FUNCTION public.delivered_rest(edges timestamp with time zone[], rest tstzmultirange, hours tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
+declare
+    rolled tstzmultirange := rest * hours;
+    raw tstzmultirange := rest - hours;
 begin
-    if isempty(rest) then
-        return;
+    if not isempty(rolled) then
+        return query
+        select h.hour, h.vehicle_id, h.kwh_dc, h.readings::integer
+        from unnest(rolled) as part (span)
+        cross join lateral (
+            select t.hour, t.vehicle_id, t.kwh_dc, t.readings
+            from vehicle_hourly_stored as t
+            where
+                t.hour >= lower(part.span) and t.hour < upper(part.span)
+                and t.hour >= lower(rolled) and t.hour < upper(rolled)
+            offset 0
+        ) as h;
     end if;
-    -- Summed up by window, since each has some 60 an hour.
-    return query
-    select
-        min(r.recorded_at), r.vehicle_id, sum(r.kwh_delivered_dc), count(*)
-    from unnest(rest) as part (span)
-    cross join lateral (
-        select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
-        from vehicle_reading as s
-        where
-            s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
-            and s.recorded_at >= lower(rest) and s.recorded_at < upper(rest)
-        offset 0
-    ) as r
-    group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(r.recorded_at, edges) end;
+    if not isempty(raw) then
+        return query
+        select
+            min(r.recorded_at), r.vehicle_id, sum(r.kwh_delivered_dc), count(*)::integer
+        from unnest(raw) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
+            from vehicle_reading as s
+            where
+                s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= lower(raw) and s.recorded_at < upper(raw)
+            offset 0
+        ) as r
+        group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(r.recorded_at, edges) end;
+    end if;
 end
 $$;
 
-ALTER FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.delivered_rest(edges timestamp with time zone[], rest tstzmultirange, hours tstzmultirange) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) IS 'DC energy (kWh) and readings of all vehicles that only raw rows can answer';
+COMMENT ON FUNCTION public.delivered_rest(edges timestamp with time zone[], rest tstzmultirange, hours tstzmultirange) IS 'DC energy (kWh) and readings of all vehicles in some spans, from rolled-up hours and raw rows';
 
-CREATE FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) RETURNS record
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
-    SET plan_cache_mode TO 'auto'
+CREATE PROCEDURE public.drop_expired(IN job_id integer DEFAULT NULL::integer, IN config jsonb DEFAULT NULL::jsonb)
+    LANGUAGE plpgsql
     AS $$
 begin
-    select w.days, w.hours, w.rest
-    into days, hours, rest
-    from rolled_up('vehicle', edges) as r
-    cross join lateral split_window(tstzrange(edges[1], edges[array_upper(edges, 1)]), r.days, r.hours) as w;
-    day_holes := bins_between(days, interval '24 hours');
-    hour_holes := bins_between(hours, interval '1 hour');
+    while public.drop_expired_chunk() loop
+        commit;
+    end loop;
+    perform public.finish_expiry();
 end
 $$;
 
-ALTER FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
+ALTER PROCEDURE public.drop_expired(IN job_id integer, IN config jsonb) OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) IS 'How answers over all vehicles are made up: days, other hours, the rest, and what is missing in between';
+COMMENT ON PROCEDURE public.drop_expired(IN job_id integer, IN config jsonb) IS 'Drops what lifecycle says is too old, chunk by chunk; commits as it goes, one at a time';
 
-CREATE FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings bigint)
-    LANGUAGE sql STABLE PARALLEL SAFE
+CREATE FUNCTION public.drop_expired_chunk() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '2s'
     AS $$
-    select t.day, t.vehicle_id, t.kwh_dc, t.readings
-    from public.vehicle_daily_stored as t
-    where t.day >= lower(days) and t.day < upper(days) and t.day <> all(day_holes)
-    union all
-    select t.hour, t.vehicle_id, t.kwh_dc, t.readings
-    from public.vehicle_hourly_stored as t
-    where t.hour >= lower(hours) and t.hour < upper(hours) and t.hour <> all(hour_holes)
+declare
+    due record;
+begin
+    if not pg_try_advisory_xact_lock(26223, 1) then
+        return false;
+    end if;
+    for due in
+        select e.relation, e.stream, e.chunk, e.range_from, e.range_to
+        from lifecycle as l
+        cross join lateral expired_chunks(l.raw_retention_days, l.rollup_retention_days) as e
+        where e.may_go
+    loop
+        begin
+            execute format('lock table %s in access exclusive mode', due.chunk);
+            if due.stream is null or is_rolled_up(due.stream, due.range_from, due.range_to) then
+                perform drop_chunks(
+                    format('public.%I', due.relation)::regclass,
+                    older_than => due.range_to, newer_than => due.range_from
+                );
+                update lifecycle set dropped_chunks = dropped_chunks + 1;
+                return true;
+            end if;
+        exception
+            when lock_not_available or undefined_table then
+                -- In use, or gone meanwhile: its turn comes again.
+                continue;
+        end;
+    end loop;
+    return false;
+end
 $$;
 
-ALTER FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) OWNER TO fleetwatt_owner;
+ALTER FUNCTION public.drop_expired_chunk() OWNER TO fleetwatt_owner;
 
-COMMENT ON FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) IS 'DC energy (kWh) and readings of all vehicles in rolled-up days and hours';
-
-CREATE FUNCTION public.drawn_sessions(edges timestamp with time zone[]) RETURNS TABLE(vehicle_id text, meter_id text, cut_from timestamp with time zone, cut_to timestamp with time zone, hour_from timestamp with time zone, hour_to timestamp with time zone, day_from timestamp with time zone, day_to timestamp with time zone)
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select
-        c.vehicle_id,
-        c.meter_id,
-        c.cut_from,
-        c.cut_to,
-        date_bin('1 hour', c.cut_from + interval '1 hour' - interval '1 microsecond', '2000-01-01 00:00+00'),
-        date_bin('1 hour', c.cut_to, '2000-01-01 00:00+00'),
-        date_bin('24 hours', c.cut_from + interval '24 hours' - interval '1 microsecond', '2000-01-01 00:00+00'),
-        date_bin('24 hours', c.cut_to, '2000-01-01 00:00+00')
-    from (
-        select
-            s.vehicle_id,
-            s.meter_id,
-            greatest(lower(s.during), edges[1]) as cut_from,
-            least(upper(s.during), edges[array_upper(edges, 1)]) as cut_to
-        from public.charging_session as s
-        where s.during && tstzrange(edges[1], edges[array_upper(edges, 1)])
-    ) as c
-    -- Worked out once a session, not once for each of its hours. (As text: only a plain constant lets processes share.)
-    offset '0'
-$$;
-
-ALTER FUNCTION public.drawn_sessions(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
-
-COMMENT ON FUNCTION public.drawn_sessions(edges timestamp with time zone[]) IS 'Sessions between the first and the last edge, cut to that span: their ends, whole hours and whole days';
+COMMENT ON FUNCTION public.drop_expired_chunk() IS 'Drops one chunk that lifecycle says is too old and that is rolled up; false where none is left that can go now';
 
 CREATE FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -875,6 +940,132 @@ ALTER FUNCTION public.expire_session_messages(wanted_meter text, longest interva
 
 COMMENT ON FUNCTION public.expire_session_messages(wanted_meter text, longest interval) IS 'Makes dead letters of messages of a meter that waited too long, a thousand at most; gives how many';
 
+CREATE FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) RETURNS TABLE(relation text, stream text, chunk text, range_from timestamp with time zone, range_to timestamp with time zone, may_go boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    with raw as (
+        select
+            c.hypertable_name::text as relation,
+            split_part(c.hypertable_name, '_', 1) as stream,
+            format('%I.%I', c.chunk_schema, c.chunk_name) as chunk,
+            c.range_start,
+            c.range_end
+        from timescaledb_information.chunks as c
+        where c.hypertable_schema = 'public' and c.hypertable_name in ('meter_reading', 'vehicle_reading')
+    ),
+
+    rolled as (
+        select
+            coalesce(a.view_name, c.hypertable_name)::text as relation,
+            format('%I.%I', c.chunk_schema, c.chunk_name) as chunk,
+            c.range_start,
+            c.range_end
+        from timescaledb_information.chunks as c
+        left join timescaledb_information.continuous_aggregates as a
+            on
+                c.hypertable_schema = a.materialization_hypertable_schema
+                and c.hypertable_name = a.materialization_hypertable_name
+                and a.view_schema = 'public'
+        where
+            a.view_name in ('meter_hourly', 'vehicle_hourly', 'meter_daily', 'vehicle_daily')
+            or c.hypertable_name in (
+                'meter_hourly_stored', 'vehicle_hourly_stored', 'meter_daily_stored', 'vehicle_daily_stored',
+                'balance_hourly', 'balance_daily'
+            )
+    )
+
+    select raw.relation, raw.stream, raw.chunk, raw.range_start, raw.range_end,
+        is_rolled_up(raw.stream, raw.range_start, raw.range_end)
+    from raw
+    where raw_days > 0 and raw.range_end <= now() - raw_days * interval '24 hours'
+    union all
+    select rolled.relation, null, rolled.chunk, rolled.range_start, rolled.range_end,
+        rolled.range_end <= coalesce((select min(raw.range_start) from raw), 'infinity')
+    from rolled
+    where rollup_days > 0 and rolled.range_end <= now() - rollup_days * interval '24 hours'
+    order by 4, 1
+$$;
+
+ALTER FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) IS 'Chunks of readings and rollups that are too old by these numbers of days, and whether they may go now';
+
+CREATE FUNCTION public.fill_balances(most integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    line timestamptz := (select min(p.refreshed_until) from rollup_progress as p);
+    -- Nothing is rolled up before that.
+    first_hour timestamptz := coalesce(
+        least(
+            (select min(m.hour) from meter_hourly_stored as m), (select min(v.hour) from vehicle_hourly_stored as v)
+        ),
+        line
+    );
+    seen bigint[];
+    work record;
+    everybody record;
+    day_from timestamptz;
+begin
+    select array_agg(d.due_id)
+    into seen
+    from (select due_id from balance_due where vehicle_id is not null order by due_id limit most) as d;
+    for work in
+        select
+            bin.day, array_agg(distinct d.vehicle_id) as vehicles,
+            min(greatest(lower(d.during), bin.day)) as span_from,
+            max(least(upper(d.during), bin.day + interval '24 hours')) as span_to
+        from balance_due as d
+        cross join lateral generate_series(
+            date_bin('24 hours', greatest(lower(d.during), first_hour), '2000-01-01 00:00+00'),
+            least(upper(d.during), line) - interval '1 microsecond',
+            interval '24 hours'
+        ) as bin (day)
+        where d.due_id = any(seen)
+        group by bin.day
+        order by bin.day
+    loop
+        perform store_balances(
+            date_bin('1 hour', work.span_from, '2000-01-01 00:00+00'),
+            date_bin('1 hour', work.span_to + interval '1 hour' - interval '1 microsecond', '2000-01-01 00:00+00'),
+            work.vehicles
+        );
+    end loop;
+    delete from balance_due where due_id = any(seen);
+
+    -- The newest day first: it is asked for most.
+    select
+        d.due_id, greatest(lower(d.during), first_hour) as span_from, least(upper(d.during), line) as span_to
+    into everybody
+    from balance_due as d
+    where d.vehicle_id is null
+    order by d.due_id
+    limit 1;
+    if everybody.due_id is null then
+        return seen is not null;
+    end if;
+    delete from balance_due where due_id = everybody.due_id;
+    if everybody.span_from < everybody.span_to then
+        day_from := greatest(
+            everybody.span_from,
+            date_bin('24 hours', everybody.span_to - interval '1 microsecond', '2000-01-01 00:00+00')
+        );
+        perform store_balances(date_bin('1 hour', day_from, '2000-01-01 00:00+00'), everybody.span_to);
+        if everybody.span_from < day_from then
+            insert into balance_due (during) values (tstzrange(everybody.span_from, day_from));
+        end if;
+    end if;
+    return true;
+end
+$$;
+
+ALTER FUNCTION public.fill_balances(most integer) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fill_balances(most integer) IS 'Stores balances that are due: for so many log rows of vehicles, and one day of all; false where none is left';
+
 CREATE FUNCTION public.fill_session_edges(most integer) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -935,6 +1126,30 @@ $$;
 ALTER FUNCTION public.fill_session_edges(most integer) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.fill_session_edges(most integer) IS 'Rolls up missing parts of hours of sessions that came or changed, for so many log rows; false where none is left';
+
+CREATE FUNCTION public.finish_expiry() RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    delete from session_edge as e
+    using lifecycle as l
+    where
+        l.rollup_retention_days > 0
+        and e.hour < now() - l.rollup_retention_days * interval '24 hours'
+        and e.hour < coalesce(
+            (
+                select min(c.range_start)
+                from timescaledb_information.chunks as c
+                where c.hypertable_schema = 'public' and c.hypertable_name = 'meter_reading'
+            ),
+            'infinity'
+        );
+    update lifecycle set ran_at = clock_timestamp();
+$$;
+
+ALTER FUNCTION public.finish_expiry() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.finish_expiry() IS 'Last step of drop_expired: deletes parts of hours whose rollups are too old, and notes the time';
 
 CREATE FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1160,63 +1375,65 @@ ALTER FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, 
 
 COMMENT ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) IS 'Stores a session that starts at a moment, with its end if that is known or waits; says what became of it';
 
-CREATE FUNCTION public.fleet_delivered(edges timestamp with time zone[]) RETURNS TABLE(place integer, vehicle_id text, kwh double precision, readings bigint)
+CREATE FUNCTION public.fleet_energy(edges timestamp with time zone[]) RETURNS TABLE(place integer, vehicle_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
-    parts record := delivered_parts(edges);
+    p record := balance_parts(edges);
 begin
     return query
     select
         case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
-        e.vehicle_id, sum(e.kwh), sum(e.readings::double precision)::bigint
-    from (
-        select w.* from delivered_whole(parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
-        union all
-        select o.* from delivered_odds(edges, parts.rest) as o
-    ) as e
-    group by 1, 2;
-end
-$$;
-
-ALTER FUNCTION public.fleet_delivered(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
-
-COMMENT ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) IS 'DC energy (kWh) that each vehicle reported, by window';
-
-CREATE FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
-    SET plan_cache_mode TO 'force_custom_plan'
-    SET min_parallel_table_scan_size TO '0'
-    AS $$
-declare
-    edges timestamptz[] := array[window_from, window_to];
-    ac record := billed_parts(edges);
-    dc record := delivered_parts(edges);
-begin
-    return query
-    select
-        e.vehicle_id, sum(e.kwh_ac), sum(e.meter_readings)::bigint, sum(e.kwh_dc), sum(e.vehicle_readings)::bigint
+        e.vehicle_id, sum(e.kwh_ac), sum(e.meter_readings), sum(e.kwh_dc), sum(e.vehicle_readings)
     from (
         -- Every column has its type in every branch: a coercion in between would keep processes from sharing.
         select
-            w.vehicle_id, w.kwh as kwh_ac, w.readings::double precision as meter_readings,
-            0::double precision as kwh_dc, 0::double precision as vehicle_readings
-        from billed_whole(edges, ac.days, ac.hours, ac.day_holes, ac.hour_holes) as w
+            b.day as at, b.vehicle_id,
+            case when b.vehicle_id = any(p.changed) then 0 else b.kwh_ac end as kwh_ac,
+            case when b.vehicle_id = any(p.changed) then 0 else b.meter_readings end as meter_readings,
+            b.kwh_dc, b.vehicle_readings
+        from balance_daily as b
+        where b.day >= lower(p.days) and b.day < upper(p.days) and b.day <> all(p.day_holes)
         union all
-        select o.vehicle_id, o.kwh, o.readings::double precision, 0::double precision, 0::double precision
-        from billed_odds(edges, ac.exact, ac.days, ac.hours) as o
+        select
+            b.hour, b.vehicle_id,
+            case when b.vehicle_id = any(p.changed) then 0 else b.kwh_ac end,
+            case when b.vehicle_id = any(p.changed) then 0 else b.meter_readings end,
+            b.kwh_dc, b.vehicle_readings
+        from balance_hourly as b
+        where b.hour >= lower(p.head) and b.hour < upper(p.head) and b.hour <> all(p.hour_holes)
         union all
-        select w.vehicle_id, 0::double precision, 0::double precision, w.kwh, w.readings::double precision
-        from delivered_whole(dc.days, dc.hours, dc.day_holes, dc.hour_holes) as w
+        select
+            b.hour, b.vehicle_id,
+            case when b.vehicle_id = any(p.changed) then 0 else b.kwh_ac end,
+            case when b.vehicle_id = any(p.changed) then 0 else b.meter_readings end,
+            b.kwh_dc, b.vehicle_readings
+        from balance_hourly as b
+        where b.hour >= lower(p.tail) and b.hour < upper(p.tail) and b.hour <> all(p.hour_holes)
         union all
-        select o.vehicle_id, 0::double precision, 0::double precision, o.kwh, o.readings::double precision
-        from delivered_odds(edges, dc.rest) as o
+        select r.at, r.vehicle_id, r.kwh, r.readings, 0::double precision, 0
+        from billed_rest(edges, p.rest, p.changed, p.meter_exact, p.meter_hours) as r
+        union all
+        select r.at, r.vehicle_id, 0::double precision, 0, r.kwh, r.readings
+        from delivered_rest(edges, p.rest, p.vehicle_hours) as r
     ) as e
-    group by e.vehicle_id;
+    group by 1, e.vehicle_id
+    -- Of a vehicle whose sessions are gone, balances may tell of nothing else.
+    having sum(e.meter_readings) + sum(e.vehicle_readings) > 0;
 end
+$$;
+
+ALTER FUNCTION public.fleet_energy(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.fleet_energy(edges timestamp with time zone[]) IS 'What each vehicle was billed (AC) and delivered (DC), kWh, with readings, by window; of those with any';
+
+CREATE FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(vehicle_id text, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select e.vehicle_id, e.kwh_ac, e.meter_readings, e.kwh_dc, e.vehicle_readings
+    from public.fleet_energy(array[window_from, window_to]) as e
 $$;
 
 ALTER FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) OWNER TO fleetwatt_owner;
@@ -1228,27 +1445,39 @@ CREATE FUNCTION public.fleet_totals(edges timestamp with time zone[]) RETURNS TA
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
     select
-        t.place,
-        sum(t.kwh_ac),
-        sum(t.kwh_dc),
-        sum(t.meter_readings)::bigint,
-        sum(t.vehicle_readings)::bigint,
-        count(distinct t.vehicle_id)
-    from (
-        select
-            b.place, b.vehicle_id, b.kwh as kwh_ac, b.readings as meter_readings,
-            0::double precision as kwh_dc, 0::bigint as vehicle_readings
-        from billed(edges) as b
-        union all
-        select d.place, d.vehicle_id, 0, 0, d.kwh, d.readings
-        from fleet_delivered(edges) as d
-    ) as t
-    group by t.place
+        e.place, sum(e.kwh_ac), sum(e.kwh_dc), sum(e.meter_readings)::bigint, sum(e.vehicle_readings)::bigint, count(*)
+    from fleet_energy(edges) as e
+    group by e.place
 $$;
 
 ALTER FUNCTION public.fleet_totals(edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) IS 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window';
+
+CREATE FUNCTION public.is_rolled_up(wanted text, chunk_from timestamp with time zone, chunk_to timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    select
+        exists (select from rollup_progress as p where p.stream = wanted and p.refreshed_until >= chunk_to)
+        and not exists (
+            select from rollup_stale as s
+            where s.stream = wanted and s.hour >= chunk_from and s.hour < chunk_to
+        )
+        and not exists (
+            select
+            from session_edge_due as d
+            inner join charging_session as s on d.session_id = s.session_id
+            where
+                (lower(s.during) >= chunk_from and lower(s.during) < chunk_to)
+                or (upper(s.during) > chunk_from and upper(s.during) < chunk_to)
+        )
+        and not exists (select from balance_due as b where b.during && tstzrange(chunk_from, chunk_to))
+$$;
+
+ALTER FUNCTION public.is_rolled_up(wanted text, chunk_from timestamp with time zone, chunk_to timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.is_rolled_up(wanted text, chunk_from timestamp with time zone, chunk_to timestamp with time zone) IS 'Whether all that raw rows of a stream in [from, to) tell is rolled up, so that they may be dropped';
 
 CREATE FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(alert_id bigint, vehicle_id text, meter_id text, present text, verdict text, kwh_ac double precision, kwh_dc double precision, ratio double precision, meter_coverage double precision, vehicle_coverage double precision)
     LANGUAGE sql STABLE
@@ -1476,6 +1705,23 @@ begin
     if tg_op <> 'DELETE' then
         insert into session_edge_due (session_id) values (new.session_id);
     end if;
+    -- Where only its ends moved, what lies between them is as it was.
+    insert into balance_due (vehicle_id, during)
+    select old.vehicle_id, d.span
+    from unnest(
+        tstzmultirange(old.during) - case
+            when (old.vehicle_id, old.meter_id) = (new.vehicle_id, new.meter_id) then tstzmultirange(new.during)
+            else '{}'
+        end
+    ) as d (span)
+    union all
+    select new.vehicle_id, d.span
+    from unnest(
+        tstzmultirange(new.during) - case
+            when (old.vehicle_id, old.meter_id) = (new.vehicle_id, new.meter_id) then tstzmultirange(old.during)
+            else '{}'
+        end
+    ) as d (span);
     return null;
 end
 $$;
@@ -1653,6 +1899,17 @@ $$;
 ALTER FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) IS 'Notes the chunks that the hours [from, to) of a stream are rolled up from; a step of refresh_rollups';
+
+CREATE FUNCTION public.note_expiry_failure(reason text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    update lifecycle set failures = failures + 1, failed_at = clock_timestamp(), last_error = left(reason, 1000)
+$$;
+
+ALTER FUNCTION public.note_expiry_failure(reason text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.note_expiry_failure(reason text) IS 'Notes that the service failed to drop what is too old';
 
 CREATE FUNCTION public.note_refresh() RETURNS void
     LANGUAGE sql SECURITY DEFINER
@@ -1920,6 +2177,10 @@ begin
         exit when not public.fill_session_edges(5000);
         commit;
     end loop;
+    for bite in 1..20 loop
+        exit when not public.fill_balances(5000);
+        commit;
+    end loop;
     perform public.note_refresh();
     commit;
     perform public.evaluate_alerts();
@@ -1950,6 +2211,9 @@ begin
         perform public.store_session_edges(hour_from, hour_to);
     end if;
     perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
+    if hour_from < hour_to and not kept then
+        perform public.store_balances(hour_from, hour_to);
+    end if;
     commit;
 end
 $$;
@@ -2082,6 +2346,17 @@ $$;
 ALTER FUNCTION public.rollup_work(wanted text) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.rollup_work(wanted text) IS 'Runs of hours [from, to) of a stream that are to be rolled up, and the log rows that each run settles';
+
+CREATE FUNCTION public.schedule_lifecycle() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    select false
+$$;
+
+ALTER FUNCTION public.schedule_lifecycle() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.schedule_lifecycle() IS 'Makes the jobs of the database those that lifecycle asks for; this edition has none; a step of apply_lifecycle';
 
 CREATE TABLE public.charging_session (
     session_id text DEFAULT (gen_random_uuid())::text NOT NULL COLLATE pg_catalog."C",
@@ -2248,6 +2523,91 @@ $$;
 ALTER FUNCTION public.stale_before(wanted text) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.stale_before(wanted text) IS 'Takes the barrier for the rest of the transaction; hours before the moment that it gives may be rolled up already';
+
+CREATE FUNCTION public.store_balances(hour_from timestamp with time zone, hour_to timestamp with time zone, wanted text[] DEFAULT NULL::text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    line timestamptz := (select min(p.refreshed_until) from rollup_progress as p);
+    hours_to timestamptz := least(hour_to, line);
+    day_from timestamptz := date_bin('24 hours', hour_from, '2000-01-01 00:00+00');
+    day_to timestamptz;
+begin
+    if hour_from >= hours_to then
+        return;
+    end if;
+    delete from balance_hourly as b
+    where b.hour >= hour_from and b.hour < hours_to and (wanted is null or b.vehicle_id = any(wanted));
+    insert into balance_hourly (hour, vehicle_id, kwh_ac, meter_readings, kwh_dc, vehicle_readings)
+    select
+        e.hour, e.vehicle_id, sum(e.kwh_ac), sum(e.meter_readings), sum(e.kwh_dc), sum(e.vehicle_readings)
+    from (
+        select
+            t.hour, s.vehicle_id, t.kwh_ac, t.readings as meter_readings,
+            0::double precision as kwh_dc, 0::bigint as vehicle_readings
+        from charging_session as s
+        inner join meter_hourly_stored as t
+            on
+                s.meter_id = t.meter_id
+                and lower(s.during) <= t.hour and coalesce(upper(s.during), 'infinity') >= t.hour + interval '1 hour'
+        where
+            s.during && tstzrange(hour_from, hours_to) and (wanted is null or s.vehicle_id = any(wanted))
+            and t.hour >= hour_from and t.hour < hours_to
+        union all
+        select
+            p.bin, p.vehicle_id, coalesce(c.kwh_ac, r.kwh_ac, 0), coalesce(c.readings, r.readings), 0, 0
+        from (
+            select s.vehicle_id, s.meter_id, cut.bin, cut.part_from, cut.part_to
+            from charging_session as s
+            cross join lateral cut_parts(s.during, interval '1 hour') as cut
+            where
+                s.during && tstzrange(hour_from, hours_to) and (wanted is null or s.vehicle_id = any(wanted))
+                and cut.bin >= hour_from and cut.bin < hours_to
+        ) as p
+        left join session_edge as c
+            on p.bin = c.hour and p.meter_id = c.meter_id and p.part_from = c.part_from and p.part_to = c.part_to
+        left join lateral (
+            select sum(m.kwh_consumed_ac) as kwh_ac, count(*) as readings
+            from meter_reading as m
+            where
+                c.readings is null and m.meter_id = p.meter_id
+                and m.recorded_at >= p.part_from and m.recorded_at < p.part_to
+                and m.recorded_at >= hour_from and m.recorded_at < hours_to
+        ) as r on true
+        union all
+        select t.hour, t.vehicle_id, 0, 0, t.kwh_dc, t.readings
+        from vehicle_hourly_stored as t
+        where
+            t.hour >= hour_from and t.hour < hours_to and (wanted is null or t.vehicle_id = any(wanted))
+    ) as e
+    group by e.hour, e.vehicle_id
+    having sum(e.meter_readings) + sum(e.vehicle_readings) > 0
+    order by e.hour, e.vehicle_id;
+
+    -- A day that is not over is stored with its last hour.
+    day_to := date_bin('24 hours', line, '2000-01-01 00:00+00');
+    day_to := least(day_to, date_bin('24 hours', hours_to + interval '23 hours', '2000-01-01 00:00+00'));
+    if day_from >= day_to then
+        return;
+    end if;
+    delete from balance_daily as b
+    where b.day >= day_from and b.day < day_to and (wanted is null or b.vehicle_id = any(wanted));
+    insert into balance_daily (day, vehicle_id, kwh_ac, meter_readings, kwh_dc, vehicle_readings)
+    select
+        date_bin('24 hours', b.hour, '2000-01-01 00:00+00'), b.vehicle_id,
+        sum(b.kwh_ac), sum(b.meter_readings), sum(b.kwh_dc), sum(b.vehicle_readings)
+    from balance_hourly as b
+    where b.hour >= day_from and b.hour < day_to and (wanted is null or b.vehicle_id = any(wanted))
+    group by 1, 2
+    order by 1, 2;
+end
+$$;
+
+ALTER FUNCTION public.store_balances(hour_from timestamp with time zone, hour_to timestamp with time zone, wanted text[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.store_balances(hour_from timestamp with time zone, hour_to timestamp with time zone, wanted text[]) IS 'Stores balances of the hours [from, to) and of their days anew, of some vehicles or all; a step of refresh_rollups';
 
 CREATE FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3943,6 +4303,82 @@ COMMENT ON COLUMN public.api_key.revoked_at IS 'When it was revoked; null: it wa
 
 COMMENT ON COLUMN public.api_key.last_used_at IS 'When it was last used, to the minute';
 
+CREATE TABLE public.balance_daily (
+    day timestamp with time zone NOT NULL,
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    kwh_ac double precision NOT NULL,
+    meter_readings integer NOT NULL,
+    kwh_dc double precision NOT NULL,
+    vehicle_readings integer NOT NULL
+);
+
+ALTER TABLE public.balance_daily OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.balance_daily IS 'What each vehicle was billed and what it reported, by day (UTC): sums of balance_hourly, and as exact';
+
+COMMENT ON COLUMN public.balance_daily.day IS 'Start of the day, UTC';
+
+COMMENT ON COLUMN public.balance_daily.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.balance_daily.kwh_ac IS 'AC energy that meters counted while they were the vehicle''s, kWh';
+
+COMMENT ON COLUMN public.balance_daily.meter_readings IS 'Readings of meters behind it';
+
+COMMENT ON COLUMN public.balance_daily.kwh_dc IS 'DC energy that the vehicle reported, kWh';
+
+COMMENT ON COLUMN public.balance_daily.vehicle_readings IS 'Readings of the vehicle behind it';
+
+CREATE TABLE public.balance_due (
+    due_id bigint NOT NULL,
+    vehicle_id text COLLATE pg_catalog."C",
+    during tstzrange NOT NULL,
+    CONSTRAINT balance_due_during_check CHECK ((NOT isempty(during)))
+);
+
+ALTER TABLE public.balance_due OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.balance_due IS 'Append-only log of what balances do not hold yet: spans in which a vehicle''s sessions changed, or of all vehicles';
+
+COMMENT ON COLUMN public.balance_due.due_id IS 'Running number; a refresh deletes exactly those that it saw';
+
+COMMENT ON COLUMN public.balance_due.vehicle_id IS 'The vehicle; null stands for all';
+
+COMMENT ON COLUMN public.balance_due.during IS 'The span';
+
+ALTER TABLE public.balance_due ALTER COLUMN due_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.balance_due_due_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.balance_hourly (
+    hour timestamp with time zone NOT NULL,
+    vehicle_id text NOT NULL COLLATE pg_catalog."C",
+    kwh_ac double precision NOT NULL,
+    meter_readings integer NOT NULL,
+    kwh_dc double precision NOT NULL,
+    vehicle_readings integer NOT NULL
+);
+
+ALTER TABLE public.balance_hourly OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.balance_hourly IS 'What each vehicle was billed through its sessions and what it reported, by hour; exact where balance_parts says so';
+
+COMMENT ON COLUMN public.balance_hourly.hour IS 'Start of the hour, UTC';
+
+COMMENT ON COLUMN public.balance_hourly.vehicle_id IS 'The vehicle''s id';
+
+COMMENT ON COLUMN public.balance_hourly.kwh_ac IS 'AC energy that meters counted while they were the vehicle''s, kWh';
+
+COMMENT ON COLUMN public.balance_hourly.meter_readings IS 'Readings of meters behind it';
+
+COMMENT ON COLUMN public.balance_hourly.kwh_dc IS 'DC energy that the vehicle reported, kWh';
+
+COMMENT ON COLUMN public.balance_hourly.vehicle_readings IS 'Readings of the vehicle behind it';
+
 CREATE TABLE public.dead_letter (
     dead_letter_id bigint NOT NULL,
     received_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -4062,6 +4498,53 @@ COMMENT ON COLUMN public.ingest_minute.lag_s_count IS 'Lags summed up: the newes
 COMMENT ON COLUMN public.ingest_minute.lag_s_sum IS 'Sum of these lags (time of writing - recorded_at), s';
 
 COMMENT ON COLUMN public.ingest_minute.lag_s_max IS 'Largest of these lags, s';
+
+CREATE TABLE public.lifecycle (
+    only_row boolean DEFAULT true NOT NULL,
+    chunk_hours bigint DEFAULT 24 NOT NULL,
+    columnstore_after_days bigint DEFAULT 0 NOT NULL,
+    raw_retention_days bigint DEFAULT 0 NOT NULL,
+    rollup_retention_days bigint DEFAULT 0 NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    ran_at timestamp with time zone,
+    dropped_chunks bigint DEFAULT 0 NOT NULL,
+    failed_at timestamp with time zone,
+    failures bigint DEFAULT 0 NOT NULL,
+    last_error text,
+    CONSTRAINT lifecycle_chunk_hours_check CHECK (((chunk_hours >= 1) AND (chunk_hours <= 8784))),
+    CONSTRAINT lifecycle_columnstore_after_days_check CHECK ((columnstore_after_days >= 0)),
+    CONSTRAINT lifecycle_only_row_check CHECK (only_row),
+    CONSTRAINT lifecycle_raw_retention_days_check CHECK ((raw_retention_days >= 0)),
+    CONSTRAINT lifecycle_rollup_retention_days_check CHECK ((rollup_retention_days >= 0)),
+    CONSTRAINT lifecycle_rollups_outlive_readings CHECK (((rollup_retention_days = 0) OR ((raw_retention_days > 0) AND (rollup_retention_days >= raw_retention_days))))
+)
+WITH (fillfactor='50');
+
+ALTER TABLE public.lifecycle OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.lifecycle IS 'How long data are kept and in which form, one row; only the owner changes it, by "fleetwatt migrate"';
+
+COMMENT ON COLUMN public.lifecycle.only_row IS 'There is one row';
+
+COMMENT ON COLUMN public.lifecycle.chunk_hours IS 'Length of new chunks of raw readings, hours';
+
+COMMENT ON COLUMN public.lifecycle.columnstore_after_days IS 'Raw chunks of this age, days, move to the columnstore, where the edition has one; 0: none';
+
+COMMENT ON COLUMN public.lifecycle.raw_retention_days IS 'Raw chunks of this age, days, are dropped once rolled up; 0: none';
+
+COMMENT ON COLUMN public.lifecycle.rollup_retention_days IS 'Chunks of rollups of this age, days, are dropped; 0: none';
+
+COMMENT ON COLUMN public.lifecycle.applied_at IS 'When one of these last changed';
+
+COMMENT ON COLUMN public.lifecycle.ran_at IS 'When what is too old was last looked for, to the end';
+
+COMMENT ON COLUMN public.lifecycle.dropped_chunks IS 'Chunks dropped so far';
+
+COMMENT ON COLUMN public.lifecycle.failed_at IS 'When the service last failed at it; where a job does it, its books tell';
+
+COMMENT ON COLUMN public.lifecycle.failures IS 'How often the service failed at it';
+
+COMMENT ON COLUMN public.lifecycle.last_error IS 'What the last failure said';
 
 CREATE TABLE public.rollup_chunk (
     stream text NOT NULL COLLATE pg_catalog."C",
@@ -4247,6 +4730,15 @@ ALTER TABLE ONLY public.alert_event
 ALTER TABLE ONLY public.api_key
     ADD CONSTRAINT api_key_pkey PRIMARY KEY (key_id);
 
+ALTER TABLE ONLY public.balance_daily
+    ADD CONSTRAINT balance_daily_pkey PRIMARY KEY (day, vehicle_id);
+
+ALTER TABLE ONLY public.balance_due
+    ADD CONSTRAINT balance_due_pkey PRIMARY KEY (due_id);
+
+ALTER TABLE ONLY public.balance_hourly
+    ADD CONSTRAINT balance_hourly_pkey PRIMARY KEY (hour, vehicle_id);
+
 ALTER TABLE ONLY public.charging_session
     ADD CONSTRAINT charging_session_one_vehicle_a_meter EXCLUDE USING gist (meter_id WITH =, during WITH &&);
 
@@ -4264,6 +4756,9 @@ ALTER TABLE ONLY public.engine_setting
 
 ALTER TABLE ONLY public.ingest_minute
     ADD CONSTRAINT ingest_minute_pkey PRIMARY KEY (minute, writer, kind);
+
+ALTER TABLE ONLY public.lifecycle
+    ADD CONSTRAINT lifecycle_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY public.meter_daily_stored
     ADD CONSTRAINT meter_daily_stored_pkey PRIMARY KEY (meter_id, day);
@@ -4389,6 +4884,10 @@ CREATE TRIGGER newest_state AFTER INSERT ON public.vehicle_reading REFERENCING N
 
 CREATE TRIGGER session_change AFTER INSERT OR DELETE OR UPDATE ON public.charging_session FOR EACH ROW EXECUTE FUNCTION public.log_session_change();
 
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.balance_daily FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.balance_hourly FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.meter_daily_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
 
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.meter_hourly_stored FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
@@ -4438,26 +4937,25 @@ REVOKE ALL ON FUNCTION public.alert_verdict(present text, kwh_ac double precisio
 
 REVOKE ALL ON FUNCTION public.alerts_are_current(basis text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION public.apply_lifecycle(wanted_chunk_hours bigint, wanted_columnstore_days bigint, wanted_raw_days bigint, wanted_rollup_days bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.apply_settings(names text[], setting_values double precision[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text, assigned_from timestamp with time zone) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.billed_odds(edges timestamp with time zone[], exact tstzmultirange, days tstzmultirange, hours tstzmultirange) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.billed_parts(edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) TO fleetwatt_service;
-
-REVOKE ALL ON FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.billed_whole(edges timestamp with time zone[], days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) TO fleetwatt_service;
-
-REVOKE ALL ON FUNCTION public.bins_between(spans tstzmultirange, width interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.bins_between(spans tstzmultirange, width interval) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.bins_of(spans tstzmultirange, width interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.bins_of(spans tstzmultirange, width interval) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
@@ -4472,20 +4970,20 @@ REVOKE ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) FROM PUB
 GRANT ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) TO fleetwatt_service;
 GRANT ALL ON FUNCTION public.cut_parts(span tstzrange, width interval) TO fleetwatt_bi;
 
+REVOKE ALL ON FUNCTION public.database_jobs() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.database_jobs() TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.delivered(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.delivered_odds(edges timestamp with time zone[], rest tstzmultirange) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.delivered_rest(edges timestamp with time zone[], rest tstzmultirange, hours tstzmultirange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.delivered_rest(edges timestamp with time zone[], rest tstzmultirange, hours tstzmultirange) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.delivered_parts(edges timestamp with time zone[], OUT days tstzmultirange, OUT hours tstzmultirange, OUT rest tstzmultirange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[]) TO fleetwatt_service;
+REVOKE ALL ON PROCEDURE public.drop_expired(IN job_id integer, IN config jsonb) FROM PUBLIC;
+GRANT ALL ON PROCEDURE public.drop_expired(IN job_id integer, IN config jsonb) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.delivered_whole(days tstzmultirange, hours tstzmultirange, day_holes timestamp with time zone[], hour_holes timestamp with time zone[]) TO fleetwatt_service;
-
-REVOKE ALL ON FUNCTION public.drawn_sessions(edges timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.drawn_sessions(edges timestamp with time zone[]) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.drop_expired_chunk() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.drop_expired_chunk() TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
@@ -4496,8 +4994,17 @@ GRANT ALL ON FUNCTION public.evaluate_alerts() TO fleetwatt_service;
 REVOKE ALL ON FUNCTION public.expire_session_messages(wanted_meter text, longest interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.expire_session_messages(wanted_meter text, longest interval) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.fill_balances(most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fill_balances(most integer) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.fill_session_edges(most integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fill_session_edges(most integer) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.finish_expiry() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.finish_expiry() TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.finish_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone, seen bigint[], kept boolean) TO fleetwatt_service;
@@ -4513,8 +5020,8 @@ GRANT ALL ON FUNCTION public.fit_session_message(message public.session_message)
 REVOKE ALL ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fit_session_start(wanted_meter text, wanted_session text, wanted_vehicle text, moment timestamp with time zone, finish timestamp with time zone) TO fleetwatt_service;
 
-REVOKE ALL ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.fleet_delivered(edges timestamp with time zone[]) TO fleetwatt_service;
+REVOKE ALL ON FUNCTION public.fleet_energy(edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.fleet_energy(edges timestamp with time zone[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fleet_performance(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
@@ -4522,6 +5029,8 @@ GRANT ALL ON FUNCTION public.fleet_performance(window_from timestamp with time z
 REVOKE ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO fleetwatt_service;
 GRANT ALL ON FUNCTION public.fleet_totals(edges timestamp with time zone[]) TO fleetwatt_bi;
+
+REVOKE ALL ON FUNCTION public.is_rolled_up(wanted text, chunk_from timestamp with time zone, chunk_to timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.judge_pairs(window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_service;
@@ -4552,6 +5061,9 @@ GRANT ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timest
 
 REVOKE ALL ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.note_expiry_failure(reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.note_expiry_failure(reason text) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.note_refresh() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_refresh() TO fleetwatt_service;
@@ -4591,6 +5103,8 @@ GRANT ALL ON FUNCTION public.rollup_line() TO fleetwatt_bi;
 REVOKE ALL ON FUNCTION public.rollup_work(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rollup_work(wanted text) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.schedule_lifecycle() FROM PUBLIC;
+
 GRANT SELECT,INSERT ON TABLE public.charging_session TO fleetwatt_service;
 
 GRANT UPDATE(vehicle_id) ON TABLE public.charging_session TO fleetwatt_service;
@@ -4617,6 +5131,9 @@ REVOKE ALL ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmult
 GRANT ALL ON FUNCTION public.split_window(asked tstzrange, rolled_days tstzmultirange, rolled_hours tstzmultirange) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.stale_before(wanted text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.store_balances(hour_from timestamp with time zone, hour_to timestamp with time zone, wanted text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.store_balances(hour_from timestamp with time zone, hour_to timestamp with time zone, wanted text[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.store_rollup(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
@@ -4703,6 +5220,8 @@ GRANT SELECT ON TABLE bi.vehicle_hourly TO fleetwatt_bi;
 
 GRANT SELECT ON TABLE bi.vehicle_latest TO fleetwatt_bi;
 
+GRANT SELECT ON TABLE public.alembic_version TO fleetwatt_service;
+
 GRANT SELECT ON TABLE public.alert_event TO fleetwatt_service;
 
 GRANT UPDATE(mqtt_delivered_at) ON TABLE public.alert_event TO fleetwatt_service;
@@ -4719,6 +5238,12 @@ GRANT SELECT ON TABLE public.api_key TO fleetwatt_service;
 
 GRANT UPDATE(last_used_at) ON TABLE public.api_key TO fleetwatt_service;
 
+GRANT SELECT ON TABLE public.balance_daily TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.balance_due TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.balance_hourly TO fleetwatt_service;
+
 GRANT SELECT,INSERT,MAINTAIN ON TABLE public.dead_letter TO fleetwatt_service;
 
 GRANT UPDATE(resolved_at) ON TABLE public.dead_letter TO fleetwatt_service;
@@ -4732,6 +5257,8 @@ GRANT UPDATE(replay_error) ON TABLE public.dead_letter TO fleetwatt_service;
 GRANT SELECT ON TABLE public.engine_setting TO fleetwatt_service;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE public.ingest_minute TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.lifecycle TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.rollup_health TO fleetwatt_service;
 

@@ -113,9 +113,9 @@ $$;
 comment on function cut_parts(tstzrange, interval) is
 'Hours or days (UTC, by the width) that a span covers in part, and that part; at most two, none of an empty span';
 
--- What a multirange of whole bins leaves out between its first and its last: an answer reads a run of bins, and names
--- those few that it must not take.
-create or replace function bins_between(spans tstzmultirange, width interval)
+-- The bins (hours, days) of a multirange of whole bins, one by one: an answer reads a run of bins, and names those few
+-- that it must not take.
+create or replace function bins_of(spans tstzmultirange, width interval)
 returns timestamptz[]
 language plpgsql
 immutable
@@ -123,20 +123,17 @@ parallel safe
 set search_path = pg_catalog, public, pg_temp
 as $$
 begin
-    if isempty(spans) then
-        return '{}';
-    end if;
     return array(
         select g.bin
-        from unnest(tstzmultirange(range_merge(spans)) - spans) as gap (span)
+        from unnest(spans) as part (span)
         cross join lateral generate_series(
-            lower(gap.span), upper(gap.span) - interval '1 microsecond', width
+            lower(part.span), upper(part.span) - interval '1 microsecond', width
         ) as g (bin)
     );
 end
 $$;
-comment on function bins_between(tstzmultirange, interval) is
-'Starts of the hours or days (by the width) that lie between those of a multirange, and not in it';
+comment on function bins_of(tstzmultirange, interval) is
+'Starts of the hours or days (by the width) that a multirange of whole ones is made of';
 
 -- Where the hours, days, weeks or months of a time zone start, around a window: all that lie in it, one at least
 -- before it or at its start, and one at least after it or at its end; in no order.
@@ -276,5 +273,5 @@ grant execute on function
 local_starts(timestamptz, timestamptz, text, text), window_edges(timestamptz, timestamptz, text, text),
 whole_bins(tstzrange, interval), split_window(tstzrange, tstzmultirange, tstzmultirange),
 cut_bins(timestamptz[], interval), cut_parts(tstzrange, interval),
-bins_between(tstzmultirange, interval)
+bins_of(tstzmultirange, interval)
 to fleetwatt_service;

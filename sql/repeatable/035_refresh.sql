@@ -217,6 +217,10 @@ begin
         exit when not public.fill_session_edges(5000);
         commit;
     end loop;
+    for bite in 1..20 loop
+        exit when not public.fill_balances(5000);
+        commit;
+    end loop;
     perform public.note_refresh();
     commit;
     perform public.evaluate_alerts();
@@ -248,6 +252,9 @@ begin
         perform public.store_session_edges(hour_from, hour_to);
     end if;
     perform public.finish_rollup(wanted, hour_from, hour_to, stale_ids, kept);
+    if hour_from < hour_to and not kept then
+        perform public.store_balances(hour_from, hour_to);
+    end if;
     commit;
 end
 $$;

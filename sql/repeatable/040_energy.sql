@@ -243,12 +243,11 @@ $$;
 comment on function vehicle_energy(text, tstzrange, tstzmultirange, tstzmultirange, timestamptz[]) is
 'DC energy (kWh), readings, battery temperature and SoC of one vehicle in a span, window by window';
 
--- What the meters of charging sessions billed, window by window, vehicle and meter. No reading counts twice,
+-- What the meters of a vehicle's charging sessions billed, window by window and meter. No reading counts twice,
 -- since a meter serves one vehicle at a time.
-create or replace function billed(edges timestamptz[], wanted_vehicle text default null)
-returns table (
-    place integer, vehicle_id text, meter_id text, kwh double precision, readings bigint
-)
+drop function if exists billed(timestamptz[], text);
+create function billed(edges timestamptz[], wanted_vehicle text)
+returns table (place integer, meter_id text, kwh double precision, readings bigint)
 language plpgsql
 stable
 parallel safe
@@ -257,38 +256,21 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
     span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
-    parts record;
     rolled record;
 begin
-    if wanted_vehicle is not null then
-        select r.* into rolled from rolled_up('meter', edges) as r;
-        return query
-        select e.place, s.vehicle_id, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
-        from charging_session as s
-        cross join lateral meter_energy(
-            s.meter_id, s.during * span, rolled.exact, rolled.days, rolled.hours, edges
-        ) as e
-        where s.vehicle_id = wanted_vehicle and s.during && span
-        group by 1, 2, 3;
-        return;
-    end if;
-    parts := billed_parts(edges);
+    select r.* into rolled from rolled_up('meter', edges) as r;
     return query
-    select
-        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
-        e.vehicle_id, e.meter_id, sum(e.kwh), sum(e.readings::double precision)::bigint
-    from (
-        select w.*
-        from billed_whole(edges, parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
-        union all
-        select o.*
-        from billed_odds(edges, parts.exact, parts.days, parts.hours) as o
+    select e.place, s.meter_id, sum(e.kwh), sum(e.readings)::bigint
+    from charging_session as s
+    cross join lateral meter_energy(
+        s.meter_id, s.during * span, rolled.exact, rolled.days, rolled.hours, edges
     ) as e
-    group by 1, 2, 3;
+    where s.vehicle_id = wanted_vehicle and s.during && span
+    group by 1, 2;
 end
 $$;
 comment on function billed(timestamptz[], text) is
-'AC energy (kWh) billed through sessions, by window, vehicle and meter; of all vehicles unless one is named';
+'AC energy (kWh) billed to a vehicle through its sessions, by window and meter';
 
 -- What one vehicle reported, window by window.
 create or replace function delivered(edges timestamptz[], wanted_vehicle text)

@@ -1,16 +1,21 @@
--- Energy of the whole fleet and of vehicle-meter pairs, by the rules and functions of 040_energy.sql.
+-- Energy of the whole fleet, from balances where they are exact, and of vehicle-meter pairs.
 
--- What all vehicles reported, in the same three steps as 040_energy.sql goes for sessions. Rollups are read in the
--- order of time. What is missing in a run of hours is named hour by hour: of a multirange the planner has no idea how
--- many rows lie in it.
-
-create or replace function delivered_parts(
+-- How an answer over the fleet is made up, between the first and the last edge: whole days and hours whose balances are
+-- exact, the spans that are left (rest), and vehicles whose sessions changed since, of which balances tell DC alone.
+-- Of days and hours there is one run each, before the days (head) and after them (tail), and in them some that are
+-- not exact (holes): of a multirange the planner has no idea how many rows lie in it.
+create or replace function balance_parts(
     edges timestamptz[],
-    out days tstzmultirange,
-    out hours tstzmultirange,
-    out rest tstzmultirange,
+    out days tstzrange,
+    out head tstzrange,
+    out tail tstzrange,
     out day_holes timestamptz[],
-    out hour_holes timestamptz[]
+    out hour_holes timestamptz[],
+    out rest tstzmultirange,
+    out changed text[],
+    out meter_exact tstzmultirange,
+    out meter_hours tstzmultirange,
+    out vehicle_hours tstzmultirange
 )
 language plpgsql
 stable
@@ -18,99 +23,46 @@ parallel safe
 set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = auto
 as $$
-begin
-    select w.days, w.hours, w.rest
-    into days, hours, rest
-    from rolled_up('vehicle', edges) as r
-    cross join lateral split_window(tstzrange(edges[1], edges[array_upper(edges, 1)]), r.days, r.hours) as w;
-    day_holes := bins_between(days, interval '24 hours');
-    hour_holes := bins_between(hours, interval '1 hour');
-end
-$$;
-comment on function delivered_parts(timestamptz[]) is
-'How answers over all vehicles are made up: days, other hours, the rest, and what is missing in between';
-
--- Not pinned to a search_path: see 020_windows.sql.
-create or replace function delivered_whole(
-    days tstzmultirange, hours tstzmultirange, day_holes timestamptz[], hour_holes timestamptz[]
-)
-returns table (at timestamptz, vehicle_id text, kwh double precision, readings bigint)
-language sql
-stable
-parallel safe
-as $$
-    select t.day, t.vehicle_id, t.kwh_dc, t.readings
-    from public.vehicle_daily_stored as t
-    where t.day >= lower(days) and t.day < upper(days) and t.day <> all(day_holes)
-    union all
-    select t.hour, t.vehicle_id, t.kwh_dc, t.readings
-    from public.vehicle_hourly_stored as t
-    where t.hour >= lower(hours) and t.hour < upper(hours) and t.hour <> all(hour_holes)
-$$;
-comment on function delivered_whole(tstzmultirange, tstzmultirange, timestamptz[], timestamptz[]) is
-'DC energy (kWh) and readings of all vehicles in rolled-up days and hours';
-
-create or replace function delivered_odds(edges timestamptz[], rest tstzmultirange)
-returns table (at timestamptz, vehicle_id text, kwh double precision, readings bigint)
-language plpgsql
-stable
-parallel safe
-set search_path = pg_catalog, public, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
-begin
-    if isempty(rest) then
-        return;
-    end if;
-    -- Summed up by window, since each has some 60 an hour.
-    return query
-    select
-        min(r.recorded_at), r.vehicle_id, sum(r.kwh_delivered_dc), count(*)
-    from unnest(rest) as part (span)
-    cross join lateral (
-        select s.recorded_at, s.vehicle_id, s.kwh_delivered_dc
-        from vehicle_reading as s
-        where
-            s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
-            and s.recorded_at >= lower(rest) and s.recorded_at < upper(rest)
-        offset 0
-    ) as r
-    group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(r.recorded_at, edges) end;
-end
-$$;
-comment on function delivered_odds(timestamptz[], tstzmultirange) is
-'DC energy (kWh) and readings of all vehicles that only raw rows can answer';
-
-create or replace function fleet_delivered(edges timestamptz[])
-returns table (place integer, vehicle_id text, kwh double precision, readings bigint)
-language plpgsql
-stable
-parallel safe
-set search_path = pg_catalog, public, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
 declare
-    parts record := delivered_parts(edges);
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    due tstzmultirange;
+    whole record;
+    hours tstzmultirange;
 begin
-    return query
     select
-        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
-        e.vehicle_id, sum(e.kwh), sum(e.readings::double precision)::bigint
-    from (
-        select w.* from delivered_whole(parts.days, parts.hours, parts.day_holes, parts.hour_holes) as w
-        union all
-        select o.* from delivered_odds(edges, parts.rest) as o
-    ) as e
-    group by 1, 2;
+        coalesce(range_agg(d.during) filter (where d.vehicle_id is null), '{}'),
+        coalesce(array_agg(distinct d.vehicle_id) filter (where d.vehicle_id is not null), '{}')
+    into due, changed
+    from balance_due as d
+    where d.during && span;
+
+    select
+        m.exact as meter_exact, m.hours as meter_hours, v.hours as vehicle_hours, w.days, w.hours
+    into whole
+    from rolled_up('meter', edges) as m
+    cross join rolled_up('vehicle', edges) as v
+    cross join lateral split_window(span, m.days * v.days - due, m.hours * v.hours - due) as w;
+
+    meter_exact := whole.meter_exact;
+    meter_hours := whole.meter_hours;
+    vehicle_hours := whole.vehicle_hours;
+    days := range_merge(whole.days);
+    day_holes := bins_of(tstzmultirange(days) - whole.days, interval '24 hours');
+    -- Hours within the run of days are left to the rest: there are none, but for a late reading's day.
+    hours := whole.hours - tstzmultirange(days);
+    head := range_merge(hours * tstzmultirange(tstzrange(null, lower(days))));
+    tail := case when isempty(days) then 'empty' else range_merge(hours * tstzmultirange(tstzrange(upper(days), null))) end;
+    hour_holes := bins_of(tstzmultirange(head, tail) - hours, interval '1 hour');
+    rest := tstzmultirange(span) - whole.days - hours;
 end
 $$;
-comment on function fleet_delivered(timestamptz[]) is 'DC energy (kWh) that each vehicle reported, by window';
+comment on function balance_parts(timestamptz[]) is
+'What answers over the fleet are made of: balances of days and hours, the rest, and whose sessions changed';
 
--- vehicle_performance for every vehicle that drew or reported anything in [window_from, window_to). One statement over
--- both sides, so that all processors share all of it. Counts are summed as floats, which are exact up to 2^53: the sum
--- of bigints is a numeric, and that costs as much again.
-create or replace function fleet_performance(window_from timestamptz, window_to timestamptz)
+-- What each vehicle was billed and delivered, window by window: one statement, so that all processors share all of it.
+create or replace function fleet_energy(edges timestamptz[])
 returns table (
+    place integer,
     vehicle_id text,
     kwh_ac double precision,
     meter_readings bigint,
@@ -122,35 +74,69 @@ stable
 parallel safe
 set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
--- The table of sessions is small, yet each process would make a hash table of all of it for itself.
-set min_parallel_table_scan_size = 0
 as $$
 declare
-    edges timestamptz[] := array[window_from, window_to];
-    ac record := billed_parts(edges);
-    dc record := delivered_parts(edges);
+    p record := balance_parts(edges);
 begin
     return query
     select
-        e.vehicle_id, sum(e.kwh_ac), sum(e.meter_readings)::bigint, sum(e.kwh_dc), sum(e.vehicle_readings)::bigint
+        case when cardinality(edges) = 2 then 1 else width_bucket(e.at, edges) end,
+        e.vehicle_id, sum(e.kwh_ac), sum(e.meter_readings), sum(e.kwh_dc), sum(e.vehicle_readings)
     from (
         -- Every column has its type in every branch: a coercion in between would keep processes from sharing.
         select
-            w.vehicle_id, w.kwh as kwh_ac, w.readings::double precision as meter_readings,
-            0::double precision as kwh_dc, 0::double precision as vehicle_readings
-        from billed_whole(edges, ac.days, ac.hours, ac.day_holes, ac.hour_holes) as w
+            b.day as at, b.vehicle_id,
+            case when b.vehicle_id = any(p.changed) then 0 else b.kwh_ac end as kwh_ac,
+            case when b.vehicle_id = any(p.changed) then 0 else b.meter_readings end as meter_readings,
+            b.kwh_dc, b.vehicle_readings
+        from balance_daily as b
+        where b.day >= lower(p.days) and b.day < upper(p.days) and b.day <> all(p.day_holes)
         union all
-        select o.vehicle_id, o.kwh, o.readings::double precision, 0::double precision, 0::double precision
-        from billed_odds(edges, ac.exact, ac.days, ac.hours) as o
+        select
+            b.hour, b.vehicle_id,
+            case when b.vehicle_id = any(p.changed) then 0 else b.kwh_ac end,
+            case when b.vehicle_id = any(p.changed) then 0 else b.meter_readings end,
+            b.kwh_dc, b.vehicle_readings
+        from balance_hourly as b
+        where b.hour >= lower(p.head) and b.hour < upper(p.head) and b.hour <> all(p.hour_holes)
         union all
-        select w.vehicle_id, 0::double precision, 0::double precision, w.kwh, w.readings::double precision
-        from delivered_whole(dc.days, dc.hours, dc.day_holes, dc.hour_holes) as w
+        select
+            b.hour, b.vehicle_id,
+            case when b.vehicle_id = any(p.changed) then 0 else b.kwh_ac end,
+            case when b.vehicle_id = any(p.changed) then 0 else b.meter_readings end,
+            b.kwh_dc, b.vehicle_readings
+        from balance_hourly as b
+        where b.hour >= lower(p.tail) and b.hour < upper(p.tail) and b.hour <> all(p.hour_holes)
         union all
-        select o.vehicle_id, 0::double precision, 0::double precision, o.kwh, o.readings::double precision
-        from delivered_odds(edges, dc.rest) as o
+        select r.at, r.vehicle_id, r.kwh, r.readings, 0::double precision, 0
+        from billed_rest(edges, p.rest, p.changed, p.meter_exact, p.meter_hours) as r
+        union all
+        select r.at, r.vehicle_id, 0::double precision, 0, r.kwh, r.readings
+        from delivered_rest(edges, p.rest, p.vehicle_hours) as r
     ) as e
-    group by e.vehicle_id;
+    group by 1, e.vehicle_id
+    -- Of a vehicle whose sessions are gone, balances may tell of nothing else.
+    having sum(e.meter_readings) + sum(e.vehicle_readings) > 0;
 end
+$$;
+comment on function fleet_energy(timestamptz[]) is
+'What each vehicle was billed (AC) and delivered (DC), kWh, with readings, by window; of those with any';
+
+-- Put into the query that calls it: not pinned to a search_path, see 020_windows.sql.
+create or replace function fleet_performance(window_from timestamptz, window_to timestamptz)
+returns table (
+    vehicle_id text,
+    kwh_ac double precision,
+    meter_readings bigint,
+    kwh_dc double precision,
+    vehicle_readings bigint
+)
+language sql
+stable
+parallel safe
+as $$
+    select e.vehicle_id, e.kwh_ac, e.meter_readings, e.kwh_dc, e.vehicle_readings
+    from public.fleet_energy(array[window_from, window_to]) as e
 $$;
 comment on function fleet_performance(timestamptz, timestamptz) is
 'vehicle_performance of every vehicle that drew or reported something in [from, to)';
@@ -243,32 +229,16 @@ security definer
 set search_path = pg_catalog, public, pg_temp
 as $$
     select
-        t.place,
-        sum(t.kwh_ac),
-        sum(t.kwh_dc),
-        sum(t.meter_readings)::bigint,
-        sum(t.vehicle_readings)::bigint,
-        count(distinct t.vehicle_id)
-    from (
-        select
-            b.place, b.vehicle_id, b.kwh as kwh_ac, b.readings as meter_readings,
-            0::double precision as kwh_dc, 0::bigint as vehicle_readings
-        from billed(edges) as b
-        union all
-        select d.place, d.vehicle_id, 0, 0, d.kwh, d.readings
-        from fleet_delivered(edges) as d
-    ) as t
-    group by t.place
+        e.place, sum(e.kwh_ac), sum(e.kwh_dc), sum(e.meter_readings)::bigint, sum(e.vehicle_readings)::bigint, count(*)
+    from fleet_energy(edges) as e
+    group by e.place
 $$;
 comment on function fleet_totals(timestamptz[]) is
 'AC billed, DC delivered (kWh), readings and vehicles of the whole fleet, window by window';
 
 grant execute on function
-delivered_parts(timestamptz[]),
-delivered_whole(tstzmultirange, tstzmultirange, timestamptz[], timestamptz[]),
-delivered_odds(timestamptz[], tstzmultirange),
-fleet_delivered(timestamptz[]), fleet_performance(timestamptz, timestamptz), fleet_totals(timestamptz[]),
-pair_energy(timestamptz, timestamptz, text)
+balance_parts(timestamptz[]), fleet_energy(timestamptz[]), fleet_performance(timestamptz, timestamptz),
+fleet_totals(timestamptz[]), pair_energy(timestamptz, timestamptz, text)
 to fleetwatt_service;
 -- Views of the schema bi call it as whoever asks them.
 grant execute on function fleet_totals(timestamptz[]) to fleetwatt_bi;

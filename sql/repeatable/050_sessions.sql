@@ -44,6 +44,23 @@ begin
     if tg_op <> 'DELETE' then
         insert into session_edge_due (session_id) values (new.session_id);
     end if;
+    -- Where only its ends moved, what lies between them is as it was.
+    insert into balance_due (vehicle_id, during)
+    select old.vehicle_id, d.span
+    from unnest(
+        tstzmultirange(old.during) - case
+            when (old.vehicle_id, old.meter_id) = (new.vehicle_id, new.meter_id) then tstzmultirange(new.during)
+            else '{}'
+        end
+    ) as d (span)
+    union all
+    select new.vehicle_id, d.span
+    from unnest(
+        tstzmultirange(new.during) - case
+            when (old.vehicle_id, old.meter_id) = (new.vehicle_id, new.meter_id) then tstzmultirange(old.during)
+            else '{}'
+        end
+    ) as d (span);
     return null;
 end
 $$;

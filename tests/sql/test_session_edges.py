@@ -86,7 +86,9 @@ class Engine:
         assert broken_promises(self.owner) == []
         for step in (HOUR, 3 * HOUR / 8):
             edges = [START + number * step for number in range(48)]
-            assert series(self.owner, edges, "billed(%s)") == series(self.owner, edges, RAW)
+            for name in "ab":
+                told = series(self.owner, edges, name, "billed(%s, %s)")
+                assert told == series(self.owner, edges, name, RAW)
 
     def held(self, start: float, end: float) -> tuple[int, float]:
         """Give what is rolled up of a part of an hour of meter `m`."""
@@ -99,19 +101,19 @@ class Engine:
 
 
 RAW = """(
-    select width_bucket(m.recorded_at, e.edges), s.vehicle_id, m.meter_id, sum(m.kwh_consumed_ac), count(*)
+    select width_bucket(m.recorded_at, e.edges), m.meter_id, sum(m.kwh_consumed_ac), count(*)
     from (select %s::timestamptz[] as edges) as e
     cross join charging_session as s
     inner join meter_reading as m on m.meter_id = s.meter_id and s.during @> m.recorded_at
-    where m.recorded_at >= e.edges[1] and m.recorded_at < e.edges[cardinality(e.edges)]
-    group by 1, 2, 3
+    where s.vehicle_id = %s and m.recorded_at >= e.edges[1] and m.recorded_at < e.edges[cardinality(e.edges)]
+    group by 1, 2
 )"""
 
 
-def series(owner: Connection, edges: list[datetime], what: str) -> list[Any]:
-    """Give what was billed, window by window."""
-    statement = f"select * from {what} as b order by 1, 2, 3"  # noqa: S608 - our own text
-    return owner.execute(statement.encode(), (edges,)).fetchall()
+def series(owner: Connection, edges: list[datetime], name: str, what: str) -> list[Any]:
+    """Give what was billed to a vehicle, window by window."""
+    statement = f"select * from {what} as b order by 1, 2"  # noqa: S608 - our own text
+    return owner.execute(statement.encode(), (edges, name)).fetchall()
 
 
 def span(start: float, end: float | None) -> TimestamptzRange:

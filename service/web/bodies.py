@@ -88,24 +88,36 @@ async def _receive(request: AnyRequest, room: Room, most: int) -> bytes:
         raise _too_large(most)
     parts: list[bytes] = []
     size = 0
+    late = False
+    task = asyncio.current_task()
+
+    def give_up() -> None:
+        nonlocal late
+        late = task is not None and task.cancel()
+
+    # `asyncio.timeout` takes a tenth of our time for a request with one reading.
+    timer = asyncio.get_running_loop().call_later(room.limits.timeout_s, give_up)
     try:
-        async with asyncio.timeout(room.limits.timeout_s):
-            while True:
-                message = await request.receive()
-                if message["type"] != "http.request":
-                    raise Problem(400, "incomplete_body", "the body ended before it was complete")
-                if part := message.get("body", b""):
-                    size += len(part)
-                    if size > most:
-                        raise _too_large(most)
-                    await room.take(len(part))
-                    parts.append(part)
-                # The server says only with one message more that there is no more, a turn of the loop later.
-                if size == length or not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-    except TimeoutError:
+        while True:
+            message = await request.receive()
+            if message["type"] != "http.request":
+                raise Problem(400, "incomplete_body", "the body ended before it was complete")
+            if part := message.get("body", b""):
+                size += len(part)
+                if size > most:
+                    raise _too_large(most)
+                await room.take(len(part))
+                parts.append(part)
+            # The server says only with one message more that there is no more, a turn of the loop later.
+            if size == length or not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+    except asyncio.CancelledError:
+        if not late:
+            raise
         why = f"the body did not arrive within {room.limits.timeout_s:g} s: send less at once"
         raise Problem(408, "body_timeout", why, headers={"Connection": "close"}) from None
+    finally:
+        timer.cancel()
 
 
 def _too_large(most: int) -> Problem:

@@ -82,7 +82,9 @@ class _Started(dict[str, Postgres]):
         root = _root(edition)
         if root is None:
             pytest.skip(_NO_COMMUNITY)
-        self[edition] = self._stack.enter_context(servers.running_postgres(root))
+        self[edition] = self._stack.enter_context(
+            servers.running_postgres(root, {"max_wal_size": "128MB"}, in_memory=True)
+        )
         return self[edition]
 
 

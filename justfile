@@ -66,7 +66,7 @@ check: _venv && _audit
     {{ bin }}/ruff format --check .
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
-    {{ bin }}/sqlfluff lint sql/migrations sql/repeatable sql/queries
+    {{ bin }}/sqlfluff lint sql/migrations sql/repeatable sql/queries sql/to_community
     {{ bin }}/squawk sql/migrations/*.sql sql/migrations/*/*.sql
     {{ bin }}/bandit --quiet --configfile pyproject.toml --recursive service alembic bench
     {{ bin }}/bandit --quiet --tests B311 --recursive service/access service/web
@@ -79,7 +79,7 @@ _audit:
 format: _venv
     {{ bin }}/ruff check --fix .
     {{ bin }}/ruff format .
-    {{ bin }}/sqlfluff fix sql/migrations sql/repeatable sql/queries
+    {{ bin }}/sqlfluff fix sql/migrations sql/repeatable sql/queries sql/to_community
 
 # Pin the dependencies anew (hashes, no index address)
 lock:

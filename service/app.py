@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import uvloop
 from litestar import Litestar, get
 from litestar.response import Redirect
 
-from service import db, dsn, lifecycle, log, metrics
+from service import db, dsn, lifecycle, log, metrics, tracing
 from service import settings as settings_module
 from service.access.guard import Guard
 from service.access.require_keys import require_keys
@@ -20,8 +20,6 @@ from service.alerts import http as alerts_http
 from service.alerts.delivery import Delivery
 from service.alerts.rules import database_settings
 from service.analytics import http as analytics_http
-from service.analytics.reads import Reads
-from service.analytics.series import Series
 from service.broker import BrokerAddress
 from service.dead_letters import http as dead_letters_http
 from service.dead_letters.retry import Again, submit_to
@@ -31,8 +29,10 @@ from service.ingest import http as ingest_http
 from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
 from service.maintenance.dead_letters import DeadLetterBounds
+from service.maintenance.lifecycle import Expiry
 from service.maintenance.rollups import Rollups
 from service.pulse import Pulse
+from service.questions import Questions
 from service.sessions import http as sessions_http
 from service.sessions import messages as session_messages
 from service.sessions.store import Sessions
@@ -58,9 +58,11 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     `served` says that it runs in a process of the HTTP server.
     """
     # Wide questions to analytics, however many, must not keep anything else waiting.
-    questions = db.read_pool(settings)
+    questions = Questions(settings)
     pool = db.read_pool(settings, "serve", _OTHER_CONNECTIONS)
-    pipeline = Pipeline(settings, f"http/{settings.http_port}")
+    name = f"http/{settings.http_port}"
+    traces = tracing.start(settings, name)
+    pipeline = Pipeline(settings, name, traces)
     delivery = Delivery(settings, pool)
     guard = Guard(settings, pool)
     again = Again(settings, pool, submit_to(pipeline, settings))
@@ -69,6 +71,7 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     jobs: list[Callable[[], Coroutine[Any, Any, None]]] = [
         Rollups(settings, database_settings(settings)).run,
         DeadLetterBounds(settings).run,
+        Expiry(settings).run,
     ]
     if served:
         jobs.append(partial(server.cut_stalled, settings))
@@ -76,10 +79,10 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         # On the way out the server has taken its last request: the pipeline drains, then the pools close.
-        await questions.open(wait=False)
         await pool.open(wait=False)
         try:
             async with (
+                questions,
                 pipeline,
                 delivery,
                 guard.running(),
@@ -88,8 +91,9 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
                 yield
         finally:
             await pulse.close()
-            await questions.close()
             await pool.close()
+            if traces is not None:
+                await traces.close()
 
     async def check() -> dict[str, str]:
         breaker = pipeline.breaker
@@ -100,13 +104,14 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
         except DatabaseUnavailableError as error:
             # It does not open the breaker, which only a writer's try could close again: perhaps none comes.
             raise unavailable(f"{error}", breaker=breaker.state.word) from error
-        return {"breaker": breaker.state.word}
+        replica = questions.replica_state
+        return {"breaker": breaker.state.word} | ({"replica": replica} if replica else {})
 
     app = Litestar(
         route_handlers=[
             home,
             ingest_http.router(intake),
-            analytics_http.router(Reads(questions, settings), Series(questions, settings)),
+            analytics_http.router(questions, settings),
             alerts_http.router(pool),
             sessions_http.router(Sessions(pool)),
             dead_letters_http.router(Letters(pool), again.take),
@@ -128,7 +133,8 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     apidocs.describe_parameters(app.openapi_schema)
     apidocs.tell_what_keys_answer(app.openapi_schema)
     express = Express(guard.admit, ingest_http.express_routes(intake))
-    app.asgi_handler = Edge(app.asgi_handler, settings, express)
+    edge = Edge(app.asgi_handler, settings, express)
+    app.asgi_handler = edge if traces is None else traces.around(edge)
     return app
 
 
@@ -136,7 +142,7 @@ def asgi() -> Litestar:
     """Make the application inside a server process, from the environment."""
     lifecycle.die_with_parent(signal.SIGTERM)
     settings = settings_module.load()
-    log.configure(settings.log_level, settings.log_format)
+    log.configure(settings.log_level, settings.log_format, service=True)
     app = create_app(settings, served=True)
     lifecycle.collect_seldom()
     return app
@@ -145,31 +151,41 @@ def asgi() -> Litestar:
 def serve(settings: Settings) -> None:
     """Run the HTTP service until SIGTERM or SIGINT. Raises SettingsError for an address that is not safe."""
     dsn.warn_unprotected(db.require_url(settings))
+    if settings.read_database_url:
+        dsn.warn_unprotected(settings.read_database_url, "FLEETWATT_READ_DATABASE_URL")
     require_keys(settings)
     if settings.mqtt_url:
         # Alerts go there: what is wrong with the settings is told before anything starts.
         BrokerAddress.of(settings)
+    tracing.check(settings)
     server.run("service.app:asgi", settings)
 
 
-def work(settings: Settings) -> None:
-    """Run the MQTT worker until SIGTERM or SIGINT."""
+def work(settings: Settings, *, leave: bool = False) -> None:
+    """Run the MQTT worker until SIGTERM or SIGINT, or have it `leave`: empty and end its session there."""
     dsn.warn_unprotected(db.require_url(settings))
-    uvloop.run(_work(settings))
+    uvloop.run(_work(settings, leave=leave))
 
 
-async def _work(settings: Settings) -> None:
+async def _work(settings: Settings, *, leave: bool) -> None:
     stop = lifecycle.stop_requested()
     lifecycle.collect_seldom()
     if settings.worker_metrics_port:
         metrics.serve(settings.worker_metrics_host, settings.worker_metrics_port)
+    name = f"mqtt/{settings.mqtt_client_id}"
+    traces = tracing.start(settings, name)
     async with (
+        AsyncExitStack() as stack,
         db.read_pool(settings) as pool,
-        Pipeline(settings, f"mqtt/{settings.mqtt_client_id}") as pipeline,
+        Pipeline(settings, name, traces) as pipeline,
         Delivery(settings),
     ):
+        if traces is not None:
+            stack.push_async_callback(traces.close)
         sessions = session_messages.SessionMessages(settings, pool)
         handlers = {session_messages.TOPIC: sessions.take}
         rollups = Rollups(settings, database_settings(settings))
-        async with lifecycle.alongside(rollups.run(), DeadLetterBounds(settings).run(), sessions.run()):
-            await Consumer(settings, pipeline, handlers).run(stop)
+        jobs = (rollups.run(), DeadLetterBounds(settings).run(), Expiry(settings).run(), sessions.run())
+        async with lifecycle.alongside(*jobs):
+            consumer = Consumer(settings, pipeline, handlers, traces)
+            await (consumer.leave(stop) if leave else consumer.run(stop))

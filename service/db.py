@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -26,6 +27,8 @@ _TCP: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+_POOL_WAIT_S: Final = 5.0
+_ONLY_READ: Final = " -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
 
 
 def require_url(settings: Settings) -> str:
@@ -45,25 +48,65 @@ def read_pool(settings: Settings, name: str = "read", most: int | None = None) -
     It has at most `most` connections, or as many as the setting read_pool_max says. Rows come as dicts.
     Each connection works in UTC and gives up a query that takes too long.
     """
+    return _pool(settings, require_url(settings), name, most or settings.read_pool_max)
+
+
+def question_pool(settings: Settings, url: str, name: str = "read", *, check: bool = True) -> ReadPool:
+    """Make a pool as `read_pool` does whose connections only read, each transaction on one snapshot.
+
+    So whatever is asked there can be asked of a replica, too. Without `check` a connection may turn out to be
+    dead when it is used.
+    """
+    return _pool(
+        settings,
+        url,
+        name,
+        settings.read_pool_max,
+        options=_ONLY_READ,
+        configure=_read_at_one_moment,
+        check=check,
+    )
+
+
+def _pool(
+    settings: Settings,
+    url: str,
+    name: str,
+    most: int,
+    *,
+    options: str = "",
+    configure: Callable[[AsyncConnection[Any]], Awaitable[None]] | None = None,
+    check: bool = True,
+) -> ReadPool:
     timeout_ms = int(settings.statement_timeout_s * 1000)
     return AsyncConnectionPool(
-        require_url(settings),
+        url,
         kwargs={
             "row_factory": dict_row,
             "autocommit": True,
             "application_name": f"fleetwatt {name}",
-            "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}",
+            "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}{options}",
             "connect_timeout": 5,
             **_TCP,
         },
         min_size=1,
-        max_size=most or settings.read_pool_max,
-        timeout=5.0,
+        max_size=most,
+        timeout=_POOL_WAIT_S,
+        # Its own tries to connect have pauses that double: those of a long outage would go on after it. Once
+        # it has given up, whoever asks has it try anew.
+        reconnect_timeout=_POOL_WAIT_S,
         open=False,
         name=name,
+        configure=configure,
         # A dead server costs one failed check here instead of one failed request.
-        check=AsyncConnectionPool.check_connection,
+        check=AsyncConnectionPool.check_connection if check else None,
     )
+
+
+async def _read_at_one_moment(connection: AsyncConnection[Any]) -> None:
+    """Say in each BEGIN what the options say as well: poolers between us and the server may drop options."""
+    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await connection.set_read_only(True)
 
 
 async def writer_connection(url: str, name: str = "write") -> AsyncConnection[tuple[Any, ...]]:

@@ -47,12 +47,12 @@ def of_owner(settings: Settings) -> str:
     return ""
 
 
-def unprotected(url: str) -> str | None:
+def unprotected(url: str, variable: str = "FLEETWATT_DATABASE_URL") -> str | None:
     """Give the host to which passwords and readings may go unencrypted; None where that cannot be."""
     parameters = {
         option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()
     }
-    parameters |= check(url)
+    parameters |= check(url, variable)
     if parameters["sslmode"] not in _WEAK:
         return None
     names = str(parameters.get("hostaddr") or parameters.get("host") or "").split(",")
@@ -64,12 +64,12 @@ def _is_socket(host: str) -> bool:
     return not host or host.startswith(("/", "@"))
 
 
-def warn_unprotected(url: str) -> None:
+def warn_unprotected(url: str, variable: str = "FLEETWATT_DATABASE_URL") -> None:
     """Log one warning where the connection to the database may be read, or taken over, on its way."""
-    host = unprotected(url)
+    host = unprotected(url, variable)
     if host is not None:
         log.get("database").warning(
             "database_not_protected",
             host=host,
-            hint="add ?sslmode=verify-full&sslrootcert=... to FLEETWATT_DATABASE_URL, or sslmode=require",
+            hint=f"add ?sslmode=verify-full&sslrootcert=... to {variable}, or sslmode=require",
         )

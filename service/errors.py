@@ -21,6 +21,10 @@ class ImportFileError(FleetwattError):
     """A file cannot be imported at all; single bad lines are reported, not raised."""
 
 
+class ExportError(FleetwattError):
+    """Something cannot be exported: the target cannot be written, or a package is missing."""
+
+
 class IngestError(FleetwattError):
     """A submission was not stored."""
 

@@ -1,16 +1,29 @@
-"""What the process counts and measures, for Prometheus. No device ids as labels."""
+"""What the process counts and measures, for Prometheus; docs/metrics.md says what each number means.
+
+No device ids as labels, and no label whose values somebody outside chooses. What is counted for each request
+or message is in `service/tallies.py`: plain numbers.
+"""
 
 from __future__ import annotations
 
+import platform
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, Info, disable_created_metrics, start_http_server
 
+from service import __version__, tallies
 from service.errors import SettingsError
 
+# The time at which each series was made would double their number, for nobody.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+tallies.register()
+BUILD: Final = Info("fleetwatt_build", "Version of fleetwatt, and of the Python that runs it")
+BUILD.info({"version": __version__, "python": platform.python_version()})
 READINGS: Final = Counter("fleetwatt_readings", "Readings by what became of them", ["kind", "result"])
-REJECTED: Final = Counter(
-    "fleetwatt_rejected_readings", "Readings refused before storage", ["source", "code"]
+GIVEN_BACK: Final = Counter(
+    "fleetwatt_given_back_readings",
+    "Accepted readings that were not written, as their sender was told: atomic_refused, gave_up, failed",
+    ["reason"],
 )
 REFUSED_REQUESTS: Final = Counter(
     "fleetwatt_refused_requests", "Requests refused for their key, its scope or its rate", ["code"]
@@ -40,6 +53,12 @@ BREAKER_STATE: Final = Gauge(
 BREAKER_OPENED: Final = Counter("fleetwatt_breaker_opened", "How often the circuit breaker opened")
 BUFFER_READINGS: Final = Gauge("fleetwatt_buffer_readings", "Readings in the buffer, until their commit")
 BUFFER_BYTES: Final = Gauge("fleetwatt_buffer_bytes", "Bytes of payload in the buffer, until their commit")
+BUFFER_MAX_READINGS: Final = Gauge(
+    "fleetwatt_buffer_max_readings", "Readings in the buffer at which senders have to wait"
+)
+BUFFER_MAX_BYTES: Final = Gauge(
+    "fleetwatt_buffer_max_bytes", "Bytes of payload in the buffer at which senders have to wait"
+)
 ROLLUP_REFRESHED_UNTIL: Final = Gauge(
     "fleetwatt_rollup_refreshed_until_seconds",
     "Unix time before which every hour is rolled up, stale ones apart; 0 before the first refresh",
@@ -48,6 +67,11 @@ ROLLUP_REFRESHED_UNTIL: Final = Gauge(
 ROLLUP_REFRESHED_AT: Final = Gauge(
     "fleetwatt_rollup_refreshed_at_seconds",
     "Unix time at which a refresh last came to its end; 0 before the first one",
+    ["stream"],
+)
+ROLLUP_FAILED_AT: Final = Gauge(
+    "fleetwatt_rollup_failed_at_seconds",
+    "Unix time at which a refresh last failed; 0 where none has",
     ["stream"],
 )
 ROLLUP_STALE_HOURS: Final = Gauge(
@@ -77,6 +101,26 @@ ALERT_DELIVERIES: Final = Counter(
     "fleetwatt_alert_deliveries",
     "Alert events by channel: delivered, failed (to be tried again), given_up",
     ["channel", "result"],
+)
+
+TRACE_SPANS: Final = Counter(
+    "fleetwatt_trace_spans",
+    "Spans by what became of them: ended, exported, failed; what ended and is neither waits or was dropped",
+    ["result"],
+)
+REPLICA_STATE: Final = Gauge(
+    "fleetwatt_replica_state",
+    "1 for the state of the replica that answers analytics: ok, behind, away, foreign",
+    ["state"],
+)
+REPLICA_LAG: Final = Gauge(
+    "fleetwatt_replica_lag_seconds",
+    "Age of the newest moment of which the replica is known to hold everything; Inf: of none",
+)
+REPLICA_QUESTIONS: Final = Counter(
+    "fleetwatt_replica_questions",
+    "Questions of analytics while there is a replica: answered by it, or why the primary was asked instead",
+    ["result"],
 )
 
 

@@ -37,6 +37,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra=secret.PASSWORD_WITHIN,
         ),
     ] = ""
+    read_database_url: Annotated[
+        str,
+        Meta(
+            description="A replica of it that answers analytics and lists of states, as the service role",
+            extra=secret.PASSWORD_WITHIN,
+        ),
+    ] = ""
+    read_lag_max_s: Annotated[
+        float,
+        Meta(
+            ge=2, le=3600, description="Seconds that the replica may be behind; past it the primary is asked"
+        ),
+    ] = 30.0
     mqtt_url: Annotated[
         str,
         Meta(
@@ -66,7 +79,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "fleetwatt-0"
     mqtt_share: Annotated[
         str,
-        Meta(description="Shared subscription that several workers join, say fleetwatt; empty: the only one"),
+        Meta(
+            description="Shared subscription that several workers join, say fleetwatt; empty: the only one",
+            extra=secret.WHOLE,  # whoever knows it can join
+        ),
     ] = ""
     worker_metrics_port: Annotated[
         int,
@@ -202,8 +218,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 300.0
     raw_retention_days: Annotated[
         int,
-        Meta(ge=0, description="Refuse readings older than this many days; 0 accepts any age"),
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days readings are kept: older ones are refused and, once rolled up, dropped; 0: all",
+        ),
     ] = 0
+    rollup_retention_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days that hourly and daily rollups are kept, no fewer than readings; 0: all",
+        ),
+    ] = 0
+    columnstore_after_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days after which readings move to the columnstore (TimescaleDB Community); 0: never",
+        ),
+    ] = 0
+    chunk_hours: Annotated[
+        int,
+        Meta(ge=1, le=8784, description="Hours in a new chunk of readings; see docs/lifecycle.md"),
+    ] = 24
     dead_letter_max_bytes: Annotated[
         Positive, Meta(description="Bytes of a refused payload that are kept; the rest is cut off")
     ] = 256 * 1024
@@ -303,6 +343,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"write": "auto, json or text"},
         ),
     ] = "auto"
+    traces_url: Annotated[
+        str,
+        Meta(
+            description="Collector of OpenTelemetry traces, OTLP over HTTP: http://host:4318; none if empty",
+            extra=secret.PATH_WITHIN,
+        ),
+    ] = ""
+    traces_ratio: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of requests and messages to trace that bring no traceparent"),
+    ] = 1.0
 
     def __repr__(self) -> str:
         """Show what was set, secrets hidden: a traceback or a log may show it."""

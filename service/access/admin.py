@@ -78,9 +78,13 @@ def owner(settings: Settings) -> Iterator[Owner]:
         raise DatabaseUnavailableError(f"the database does not answer: {' '.join(first_line)}") from None
 
 
-def create(connection: Owner, new: NewKey) -> tuple[Key, bool]:
-    """Store a new key; give it, and whether it is the first one ever, by which keys become required."""
-    key = make()
+def create(connection: Owner, new: NewKey, given: Key | None = None) -> tuple[Key, bool]:
+    """Store a new key; give it, and whether it is the first one ever, by which keys become required.
+
+    `given` is stored instead of one that is made here. If it is there already it stays as it is, good or
+    revoked. Raises FleetwattError where another key has its id.
+    """
+    key = given or make()
     bound = bool(new.meter_ids or new.vehicle_ids)
     row = connection.execute(
         query("create_api_key"),
@@ -94,7 +98,12 @@ def create(connection: Owner, new: NewKey) -> tuple[Key, bool]:
             "expires_at": new.expires_at,
         },
     ).fetchone()
-    return key, bool(row and row["is_first"])
+    if row is not None:
+        return key, bool(row["is_first"])
+    [stored] = connection.execute(query("find_api_keys"), {"key_ids": [key.key_id]})
+    if not key.matches(stored["secret_sha256"]):
+        raise FleetwattError(f"there is another key with the id {key.key_id}: make a new one")
+    return key, False
 
 
 def listed(connection: Owner) -> list[ListedKey]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from litestar import Response, Router, get
+from litestar import Request, Response, Router, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
 from service.analytics import openapi
 from service.analytics.reads import Reads
 from service.analytics.series import Device, Series, Span, Width
+from service.questions import Questions, Source
+from service.settings import Settings
 from service.web import parameters
 from service.web.answers import answer
 from service.web.principal import KEY_SECURITY, READ, needs
@@ -20,12 +22,18 @@ from service.web.problems import Problem
 # We made it: nothing to validate on each request.
 InjectedReads = NamedDependency[SkipValidation[Reads]]
 InjectedSeries = NamedDependency[SkipValidation[Series]]
+AnyRequest = Request[Any, Any, Any]
 _LIMIT_MAX = 10_000
 # More than a year of hours.
 _INTERVALS_MAX = 9_000
 _LENGTH: Final[dict[Width, timedelta]] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 _WIDTHS: Final[dict[str, Width]] = {"hour": "hour", "day": "day"}
 _PARTS: Final[dict[str, Device | Width]] = {"vehicle": "vehicle", "meter": "meter", **_WIDTHS}
+
+
+def _wants_fresh(request: AnyRequest) -> bool:
+    """Tell whether a client takes no answer but one of now (RFC 9111, 5.2.1.4)."""
+    return "no-cache" in request.headers.get("cache-control", "").lower()
 
 
 def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[bytes]:
@@ -40,11 +48,11 @@ def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[b
     summary="Latest state of a meter",
 )
 async def meter_current(
-    reads: InjectedReads, meter_id: Annotated[str, PathParameter(name="meterId")]
+    fresh_reads: InjectedReads, meter_id: Annotated[str, PathParameter(name="meterId")]
 ) -> Response[bytes]:
     """Give the newest reading of one meter."""
     device_id = parameters.device("meterId", meter_id)
-    return _found(await reads.meter_current(device_id), "meter", device_id)
+    return _found(await fresh_reads.meter_current(device_id), "meter", device_id)
 
 
 @get(
@@ -53,11 +61,11 @@ async def meter_current(
     summary="Latest state of a vehicle",
 )
 async def vehicle_current(
-    reads: InjectedReads, vehicle_id: Annotated[str, PathParameter(name="vehicleId")]
+    fresh_reads: InjectedReads, vehicle_id: Annotated[str, PathParameter(name="vehicleId")]
 ) -> Response[bytes]:
     """Give the newest reading of one vehicle."""
     device_id = parameters.device("vehicleId", vehicle_id)
-    return _found(await reads.vehicle_current(device_id), "vehicle", device_id)
+    return _found(await fresh_reads.vehicle_current(device_id), "vehicle", device_id)
 
 
 @get(
@@ -213,8 +221,18 @@ async def stats(reads: InjectedReads) -> Response[bytes]:
     return answer(await reads.stats())
 
 
-def router(reads: Reads, series: Series) -> Router:
-    """Give the read routes, bound to a pool."""
+def router(questions: Questions, settings: Settings) -> Router:
+    """Give the read routes, bound to whom they ask."""
+
+    def source(request: AnyRequest) -> Source:
+        return questions.primary if _wants_fresh(request) else questions
+
+    def reads(request: AnyRequest) -> Reads:
+        return Reads(source(request), settings)
+
+    def series(request: AnyRequest) -> Series:
+        return Series(source(request), settings)
+
     return Router(
         path="/",
         route_handlers=[
@@ -228,8 +246,10 @@ def router(reads: Reads, series: Series) -> Router:
             stats,
         ],
         dependencies={
-            "reads": Provide(lambda: reads, sync_to_thread=False),
-            "series": Provide(lambda: series, sync_to_thread=False),
+            # Whoever sent a reading and asks for the state of its device must find it there.
+            "fresh_reads": Provide(lambda: Reads(questions.primary, settings), sync_to_thread=False),
+            "reads": Provide(reads, sync_to_thread=False),
+            "series": Provide(series, sync_to_thread=False),
         },
         tags=["Analytics"],
         opt=needs(READ),

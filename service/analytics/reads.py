@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString, NamedTuple
 
 from service.analytics.energy import balance, counts, mean_temperature
-from service.db import ReadPool, fetch_all
+from service.questions import Question, Rows, Source
 from service.settings import Settings
 from service.sql import query
 from service.web.answers import cut_page, rfc3339, rounded
@@ -36,17 +36,17 @@ def _vehicle_state(row: dict[str, Any]) -> dict[str, Any]:
 class Reads(NamedTuple):
     """What the read routes ask the database."""
 
-    pool: ReadPool
+    source: Source
     settings: Settings
 
     async def meter_current(self, device_id: str) -> dict[str, Any] | None:
         """Give the latest state of a meter, None if it never reported."""
-        rows = await fetch_all(self.pool, query("meter_current"), {"id": device_id})
+        [rows] = await self.source.ask(Question(query("meter_current"), {"id": device_id}))
         return _meter_state(rows[0]) if rows else None
 
     async def vehicle_current(self, device_id: str) -> dict[str, Any] | None:
         """Give the latest state of a vehicle, None if it never reported."""
-        rows = await fetch_all(self.pool, query("vehicle_current"), {"id": device_id})
+        [rows] = await self.source.ask(Question(query("vehicle_current"), {"id": device_id}))
         return _vehicle_state(rows[0]) if rows else None
 
     async def meter_states(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -67,11 +67,8 @@ class Reads(NamedTuple):
 
     async def performance(self, vehicle_id: str, start: datetime, end: datetime) -> dict[str, Any] | None:
         """Give the energy summary of a vehicle over [start, end), None if nobody ever heard of it."""
-        [row] = await fetch_all(
-            self.pool,
-            query("vehicle_performance"),
-            {"id": vehicle_id, "window_from": start, "window_to": end},
-        )
+        values = {"id": vehicle_id, "window_from": start, "window_to": end}
+        [[row]] = await self.source.ask(Question(query("vehicle_performance"), values))
         if not row["known"]:
             return None
         threshold = self.settings.efficiency_threshold
@@ -87,12 +84,14 @@ class Reads(NamedTuple):
 
     async def stats(self) -> dict[str, Any]:
         """Give figures about the engine: devices, exact row counts, ingest rate and lag, rollups, storage."""
-        [devices] = await fetch_all(self.pool, query("device_counts"))
-        totals = await fetch_all(self.pool, query("ingest_totals"))
-        recent = await fetch_all(self.pool, query("ingest_recently"))
-        letters = await fetch_all(self.pool, query("dead_letter_counts"))
-        storage = await fetch_all(self.pool, query("storage"))
-        rollups = await fetch_all(self.pool, query("rollup_freshness"))
+        [devices], totals, recent, letters, storage, rollups = await self.source.ask(
+            Question(query("device_counts")),
+            Question(query("ingest_totals")),
+            Question(query("ingest_recently")),
+            Question(query("dead_letter_counts")),
+            Question(query("storage")),
+            Question(query("rollup_freshness")),
+        )
         return {
             "time": rfc3339(datetime.now(UTC)),
             "devices": {"meters": devices["meters"], "vehicles": devices["vehicles"]},
@@ -115,12 +114,13 @@ class Reads(NamedTuple):
 
     async def _page(
         self, statement: LiteralString, parameters: dict[str, Any]
-    ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    ) -> tuple[Rows, dict[str, Any] | None]:
         size = parameters["page_size"]
-        return cut_page(await fetch_all(self.pool, statement, {**parameters, "page_size": size + 1}), size)
+        [rows] = await self.source.ask(Question(statement, {**parameters, "page_size": size + 1}))
+        return cut_page(rows, size)
 
 
-def _totals(rows: list[dict[str, Any]], kind: str) -> dict[str, int]:
+def _totals(rows: Rows, kind: str) -> dict[str, int]:
     names = ("accepted", "duplicates", "conflicts")
     return {name: sum(row[name] for row in rows if row["kind"] == kind) for name in names}
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, LiteralString, NamedTuple
 
 from service.analytics.energy import balance, counts, mean_temperature
-from service.db import ReadPool, fetch_all
+from service.questions import Question, Rows, Source
 from service.settings import Settings
 from service.sql import query
 from service.web.answers import rfc3339, rounded
@@ -35,12 +35,12 @@ class Span(NamedTuple):
 class Series(NamedTuple):
     """What the routes of the fleet and of time series ask the database."""
 
-    pool: ReadPool
+    source: Source
     settings: Settings
 
     async def finished_day(self) -> tuple[datetime, datetime] | None:
         """Give the last 24 hours that are rolled up as a window; None before the first refresh."""
-        [row] = await fetch_all(self.pool, query("finished_until"))
+        [[row]] = await self.source.ask(Question(query("finished_until")))
         end: datetime | None = row["finished_until"]
         return None if end is None else (end - timedelta(hours=24), end)
 
@@ -49,16 +49,13 @@ class Series(NamedTuple):
 
         Those that drew less than `least_kwh` are left out of the list: too little to tell a fault.
         """
-        rows = await fetch_all(
-            self.pool,
-            _WORST[by],
-            {
-                "window_from": span.start,
-                "window_to": span.end,
-                "least_kwh": least_kwh,
-                "page_size": limit,
-            },
-        )
+        values = {
+            "window_from": span.start,
+            "window_to": span.end,
+            "least_kwh": least_kwh,
+            "page_size": limit,
+        }
+        rows, sessions = await self.source.ask(Question(_WORST[by], values), _sessions_at(span))
         total = self._balance(rows[0]["fleet_kwh_ac"], rows[0]["fleet_kwh_dc"])
         listed = [
             {
@@ -69,22 +66,24 @@ class Series(NamedTuple):
             for row in rows
             if row["device_id"] is not None
         ]
-        return {**await self._head(span), **total, f"{by}s": listed}
+        return {**self._head(span, sessions), **total, f"{by}s": listed}
 
     async def fleet(self, width: Width, span: Span) -> dict[str, Any]:
         """Give the fleet's energy over a span, in all and hour by hour or day by day."""
-        rows = await fetch_all(self.pool, query("fleet_by_time"), span.parameters(width))
+        rows, sessions = await self.source.ask(
+            Question(query("fleet_by_time"), span.parameters(width)), _sessions_at(span)
+        )
         total = self._balance(sum(row["kwh_ac"] for row in rows), sum(row["kwh_dc"] for row in rows))
-        return {**await self._head(span), **total, f"{width}s": [self._interval(row) for row in rows]}
+        return {**self._head(span, sessions), **total, f"{width}s": [self._interval(row) for row in rows]}
 
     async def vehicle(self, vehicle_id: str, width: Width, span: Span) -> dict[str, Any] | None:
         """Give the time series behind a vehicle's summary, None if nobody ever heard of the vehicle."""
-        [answer] = await fetch_all(self.pool, query("vehicle_known"), {"id": vehicle_id})
+        [answer], rows = await self.source.ask(
+            Question(query("vehicle_known"), {"id": vehicle_id}),
+            Question(query("vehicle_by_time"), {"id": vehicle_id, **span.parameters(width)}),
+        )
         if not answer["known"]:
             return None
-        rows = await fetch_all(
-            self.pool, query("vehicle_by_time"), {"id": vehicle_id, **span.parameters(width)}
-        )
         return {
             "vehicleId": vehicle_id,
             "periodStart": rfc3339(span.start),
@@ -105,12 +104,11 @@ class Series(NamedTuple):
             ],
         }
 
-    async def _head(self, span: Span) -> dict[str, Any]:
-        [sessions] = await fetch_all(self.pool, query("sessions_at"), {"at": span.end})
+    def _head(self, span: Span, sessions: Rows) -> dict[str, Any]:
         return {
             "periodStart": rfc3339(span.start),
             "periodEnd": rfc3339(span.end),
-            "charging": sessions["charging"],
+            "charging": sessions[0]["charging"],
             "threshold": self.settings.efficiency_threshold,
         }
 
@@ -124,3 +122,7 @@ class Series(NamedTuple):
 
     def _balance(self, kwh_ac: float, kwh_dc: float, *, told: bool = True) -> dict[str, Any]:
         return balance(kwh_ac, kwh_dc, self.settings.efficiency_threshold, told=told)
+
+
+def _sessions_at(span: Span) -> Question:
+    return Question(query("sessions_at"), {"at": span.end})

@@ -20,9 +20,11 @@ _COMMANDS = {
     "serve": "service.cli.serve",
     "worker": "service.cli.worker",
     "migrate": "service.cli.migrate",
+    "doctor": "service.cli.doctor",
     "seed": "service.cli.seed",
     "simulate": "service.cli.simulate",
     "import": "service.cli.import_file",
+    "export": "service.cli.export",
     "sessions": "service.cli.sessions",
     "key": "service.cli.key",
     "dead-letters": "service.cli.dead_letters",
@@ -57,7 +59,8 @@ def main() -> None:
     except FleetwattError as error:
         from service import log
 
-        # Its words may quote what stands in a file.
-        lines = (log.printable(line) for line in str(error).split("\n"))
-        click.secho("fleetwatt: " + "\n".join(lines), fg="red", err=True)
+        if not log.tell_end(str(error)):
+            # Its words may quote what stands in a file.
+            lines = (log.printable(line) for line in str(error).split("\n"))
+            click.secho("fleetwatt: " + "\n".join(lines), fg="red", err=True)
         sys.exit(1)

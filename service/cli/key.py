@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service import secret
 from service.access import admin
 from service.access.admin import ListedKey, NewKey
+from service.access.key import Key, parse
 from service.cli.options import Duration, client_settings, data_dir_option, json_option
+from service.errors import SettingsError
 from service.loopback import is_loopback
 from service.web import parameters
 from service.web.answers import rfc3339
@@ -94,6 +97,11 @@ def command() -> None:
 )
 @click.option("--meter", "meter_ids", type=_DeviceId(), multiple=True, help="Only this meter's; repeatable.")
 @click.option("--vehicle", "vehicle_ids", type=_DeviceId(), multiple=True, help="Only this vehicle's; too.")
+@click.option(
+    "--key-file",
+    type=click.Path(),
+    help="Take the key from this file instead of making one; one that is there already is left as it is.",
+)
 @json_option
 @data_dir_option
 def create_command(
@@ -103,6 +111,7 @@ def create_command(
     expires: datetime | None,
     meter_ids: tuple[str, ...],
     vehicle_ids: tuple[str, ...],
+    key_file: str | None,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
@@ -124,9 +133,13 @@ def create_command(
         vehicle_ids=sorted(set(vehicle_ids)),
         expires_at=expires,
     )
+    given = _given(key_file) if key_file else None
     settings = client_settings(data_dir)
     with admin.owner(settings) as connection:
-        key, is_first = admin.create(connection, new)
+        key, is_first = admin.create(connection, new, given)
+    if given:
+        click.echo(f"key {key.key_id} ({name}) is stored")
+        return
     if as_json:
         made = {"key": key.text, "keyId": key.key_id, "expiresAt": rfc3339(expires), "first": is_first}
         click.echo(msgspec.json.encode(made))
@@ -184,6 +197,17 @@ def revoke_command(*, key_id: str, data_dir: Path | None) -> None:
         click.echo(f"key {key_id} ({name}) is revoked; services refuse it within {settings.key_cache_s:g} s")
     else:
         click.echo(f"key {key_id} ({name}) was revoked before")
+
+
+def _given(file: str) -> Key:
+    """Read a key that others have made: containers get theirs as secrets, before there is a database."""
+    found = parse(secret.read_file("--key-file", file))
+    if found is None:
+        raise SettingsError(
+            f"--key-file: {file!r} holds no key: it is fw_, 12 characters of a-z and 0-9, "
+            "_ and 43 of Base64 for URLs"
+        )
+    return found
 
 
 def _devices(key: ListedKey) -> str:

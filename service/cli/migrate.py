@@ -12,21 +12,32 @@ from service.errors import DatabaseUnavailableError, SettingsError
 def command() -> None:
     """Create or update tables, functions and roles; safe to run any number of times, also at once.
 
+    Hands over how long data are kept and in which form, too (docs/lifecycle.md).
     Uses FLEETWATT_MIGRATE_DATABASE_URL (else FLEETWATT_DATABASE_URL), whose role may create roles.
     """
     import sqlalchemy.exc
 
     from service import dsn, migrations
+    from service.maintenance import lifecycle
 
     settings = client_settings()
     url = dsn.of_owner(settings)
     if not url:
         raise SettingsError("no database: set FLEETWATT_MIGRATE_DATABASE_URL to one that may create tables")
+
+    def warn(text: str) -> None:
+        click.echo(f"warning: {text}", err=True)
+
+    # What is wrong with the settings is told before anything changes.
+    lifecycle.Rules.of(settings)
     try:
-        before, after = migrations.migrate(url, lambda text: click.echo(f"warning: {text}", err=True))
+        before, after = migrations.migrate(url, warn)
     except sqlalchemy.exc.OperationalError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise DatabaseUnavailableError(f"the database does not answer: {reason}") from None
+    rules = lifecycle.apply(url, settings, warn)
     click.echo(
         f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"
     )
+    if rules is not None:
+        click.echo(f"lifecycle: {rules}")

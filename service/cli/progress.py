@@ -44,6 +44,24 @@ def file_progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
         yield show
 
 
+@contextmanager
+def export_progress(name: str) -> Iterator[Callable[[int, int, float], None]]:
+    """Show how much is written, which only a terminal gets to see; give what to tell it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rows]:,} rows, {task.fields[megabytes]:,.1f} MB"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None, rows=0, megabytes=0.0)
+
+        def show(rows: int, bytes_written: int, share: float) -> None:
+            progress.update(task, completed=share, total=1.0, rows=rows, megabytes=bytes_written / 1e6)
+
+        yield show
+
+
 def install_with_progress(settings: Settings) -> Path:
     """Give the folder of the servers; show what is being done while they are fetched."""
     account = server_account(settings.run_as)

@@ -14,5 +14,5 @@ def command() -> None:
     from service import app
 
     settings = settings_module.load()
-    log.configure(settings.log_level, settings.log_format)
+    log.configure(settings.log_level, settings.log_format, service=True)
     app.serve(settings)

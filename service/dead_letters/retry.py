@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from service import tallies
 from service.access.store import StoredKey, by_id
 from service.access.together import Together
 from service.db import ReadPool, fetch_all
@@ -39,6 +40,7 @@ _ROUTE: Final = re.compile(
     r"http:/v1/(?:(?:ingest|ingestion)/(?P<kind>meter|vehicle)(?:/batch)?|telemetry)(?:#(?P<key>[a-z0-9]{12}))?"
 )
 _SESSIONS: Final = "mqtt:sessions/"
+_COUNTS: Final = tallies.source("replay")
 # Of many readings, which may have come in lines (NDJSON).
 _MAY_BE_LINES: Final = frozenset({MANY_REFUSED, "too_many_readings"})
 
@@ -131,6 +133,8 @@ class Again:
             if sender is None:
                 return Verdict(skipped="nothing is known of the key that it was sent with")
             refuse_foreign(decoded, sender.principal)
+        if self._submit is not None:
+            _COUNTS.decoded(len(decoded.readings), decoded.rejections)
         outcome = Outcome(accepted=len(decoded.readings), duplicates=0, rejections=[])
         if decoded.readings and self._submit is not None:
             # What decoding refuses is told here and need not go through the pipeline.

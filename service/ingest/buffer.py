@@ -11,8 +11,10 @@ import asyncio
 import time
 from collections import deque
 
+from service import metrics
 from service.errors import BufferFullError
 from service.ingest.outcome import Decoded, Outcome, Rejection
+from service.tracing import CURRENT
 
 _PATIENCE_S = 0.5
 
@@ -34,6 +36,7 @@ class Submission:
         "origin",
         "raw_limit",
         "size",
+        "span",
     )
 
     def __init__(
@@ -52,6 +55,7 @@ class Submission:
         self.raw_limit = raw_limit
         self.size = len(decoded.body)
         self.entered_at = time.monotonic()
+        self.span = CURRENT.get()
         self.committed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     @property
@@ -157,6 +161,7 @@ class Buffer:
             first = self._waiting[0]
             weight = self._weight(first)
             if first.is_abandoned:
+                metrics.GIVEN_BACK.labels("gave_up").inc(len(first.decoded.readings))
                 self._readings_waiting -= weight
                 self.release([self._waiting.popleft()])
                 continue

@@ -10,6 +10,7 @@ from litestar import MediaType, Request, Response, Router, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter, SkipValidation
 
+from service import tallies
 from service.errors import AtomicRefusedError, IngestError
 from service.ingest import openapi
 from service.ingest.batch import DAYS_MAX, utc_day
@@ -41,6 +42,7 @@ _MANY: Final[dict[Kind, str]] = {
 # Measured with 50,000 of each: 12 MiB, and 20 MiB with the answer that names them.
 _READING_BYTES: Final = 300
 _REJECTION_BYTES: Final = 500
+_COUNTS: Final = tallies.source("http")
 
 
 class Intake(NamedTuple):
@@ -60,9 +62,10 @@ class Intake(NamedTuple):
         how = decode_lines if is_lines else decode
         decoded = await beside(body, partial(how, body, rule, kind=kind, max_readings=limit))
         await Room.of(request).take(_weight(decoded))
-        _check_shape(decoded, shape, is_lines=is_lines)
         caller = principal_of(request)
         status = 403 if refuse_foreign(decoded, caller) else 400
+        _COUNTS.decoded(len(decoded.readings), decoded.rejections)
+        _check_shape(decoded, shape, is_lines=is_lines)
         origin = f"http:{request.scope['path']}"
         if caller.bound:
             # Kept with a dead letter, so that trying it again holds it against the key's devices too.

@@ -11,11 +11,11 @@ import asyncio
 import random
 import re
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gmqtt.mqtt.handler import MQTTConnectError
 
-from service import lifecycle, log
+from service import lifecycle, log, tallies
 from service.broker import BrokerAddress, BrokerRefusedError, explain_tls, words
 from service.errors import SettingsError
 from service.ingest.decode import beside, decode, is_large
@@ -24,6 +24,9 @@ from service.ingest.outcome import Decoded, Rejection
 from service.ingest.pipeline import Pipeline
 from service.readings import TimeRule
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.otel import Traces
 
 TOPIC_FILTER: Final = "telemetry/+/+"
 _FORMER_SHARE: Final = "fleetwatt"
@@ -35,6 +38,11 @@ _PAUSE_MAX_S: Final = 10.0
 _STEADY_S: Final = 5.0
 # Two workers with one client id throw each other out: slowly, so that it costs little until someone looks.
 _TAKEN_OVER_PAUSE_S: Final = 60.0
+_READINGS: Final = tallies.source("mqtt")
+_BROKER: Final = tallies.MQTT
+
+# A session of which nothing has come for so long holds nothing.
+_QUIET_S: Final = 3.0
 
 # Handles a message of another kind, given its topic and payload; what it raises leaves it with the broker.
 Handler = Callable[[str, bytes], Coroutine[Any, Any, None]]
@@ -44,16 +52,21 @@ class Consumer:
     """Takes telemetry from the broker and hands it to the pipeline until it is told to stop.
 
     `handlers` are for messages of other kinds: the first level of their topics, which have two, to what
-    takes them. Once a handler returns, what became of the message is committed.
+    takes them. Once a handler returns, what became of the message is committed. `traces` are of messages.
     """
 
     def __init__(
-        self, settings: Settings, pipeline: Pipeline, handlers: Mapping[str, Handler] | None = None
+        self,
+        settings: Settings,
+        pipeline: Pipeline,
+        handlers: Mapping[str, Handler] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         if not settings.mqtt_url:
             raise SettingsError("no broker: set FLEETWATT_MQTT_URL, or start one with `fleetwatt up`")
         self._settings = settings
         self._pipeline = pipeline
+        self._traces = traces
         self._address = BrokerAddress.of(settings)
         self._rule = TimeRule.of(settings)
         # Reckoned once for all messages that are read at once.
@@ -75,6 +88,8 @@ class Consumer:
         self._room = asyncio.Event()
         self._room.set()
         self._log = log.get("mqtt")
+        _BROKER.receive_maximum = settings.mqtt_receive_maximum
+        _BROKER.unacknowledged = lambda: self._link.unacknowledged if self._link is not None else 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected until `stop` is set; then finish what was taken and leave the session there.
@@ -89,7 +104,7 @@ class Consumer:
             if stop.is_set():
                 return
             began = asyncio.get_running_loop().time()
-            self._link = link = Link(self._settings, self._address, self._take)
+            self._link = link = Link(self._settings, self._address, self._take, self._traces)
             try:
                 await _first(stop, self._open(link))
                 if not stop.is_set() and not link.lost.is_set():
@@ -106,16 +121,53 @@ class Consumer:
             await _first(stop, asyncio.sleep(pause_for_s * random.uniform(0.5, 1.0)))
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
+    async def leave(self, stop: asyncio.Event) -> None:
+        """Store what the broker holds for our client id, then end the session: nothing more is dealt to it.
+
+        Raises ConnectionError if it cannot be told that all of it was stored; then the session is as it was.
+        """
+        self._link = link = Link(self._settings, self._address, self._take, self._traces)
+        done = False
+        try:
+            await _first(stop, self._open(link))
+            link.unsubscribe([_shared(one, share) for one in self._filters for share in self._shares])
+            await _first(stop, link.lost.wait(), self._quiet())
+            done = not (stop.is_set() or link.lost.is_set())
+        except (OSError, TimeoutError, MQTTConnectError) as error:
+            raise ConnectionError(words(error)) from None
+        finally:
+            await link.close(end_session=done)
+        if not done:
+            raise ConnectionError("the connection was lost")
+        self._log.info("session_ended", client_id=self._settings.mqtt_client_id)
+
+    @property
+    def _filters(self) -> list[str]:
+        return [TOPIC_FILTER, *(f"{level}/+" for level in self._handlers)]
+
+    @property
+    def _shares(self) -> set[str]:
+        """Give the names under which our session may have subscribed, of settings past and present."""
+        return {self._settings.mqtt_share, _FORMER_SHARE, ""}
+
+    async def _quiet(self) -> None:
+        """Return once nothing comes any more and all that came is stored."""
+        seen = -1
+        while self._handling or seen != _BROKER.messages:
+            seen = _BROKER.messages
+            await asyncio.sleep(_QUIET_S)
+
     async def _open(self, link: Link) -> None:
         await link.open()
         self._accepted = True
+        _BROKER.connections += 1
         client_id = self._settings.mqtt_client_id
         self._log.info("broker_connected", broker=str(self._address), client_id=client_id)
 
     async def _serve(self, link: Link, stop: asyncio.Event) -> None:
         """Subscribe, and take what comes until the connection is lost or until `stop`, then drain."""
         share = self._settings.mqtt_share
-        filters = [TOPIC_FILTER, *(f"{level}/+" for level in self._handlers)]
+        filters = self._filters
         subscribing = link.subscribe(
             [_shared(one, share) for one in filters],
             # The session may hold the other kind of subscription from before a change of settings.
@@ -124,9 +176,11 @@ class Consumer:
         await _first(stop, link.lost.wait(), subscribing)
         if not stop.is_set() and not link.lost.is_set():
             self.connected.set()
+            _BROKER.connected = True
             lifecycle.notify_ready()
             await _first(stop, link.lost.wait())
             self.connected.clear()
+            _BROKER.connected = False
         if not link.lost.is_set():
             await self._drain(link)
 
@@ -153,6 +207,7 @@ class Consumer:
 
     def _take(self, topic: str, payload: bytes) -> asyncio.Future[Any] | None:
         """Handle one message; give what is done when all that is in it has been committed."""
+        _BROKER.messages += 1
         if self._draining:
             return None
         size = len(topic) + len(payload)
@@ -174,6 +229,7 @@ class Consumer:
         if is_large(payload):
             return self._task(self._take_large(topic, payload))
         decoded = self._decode(topic, payload)
+        _READINGS.decoded(len(decoded.readings), decoded.rejections)
         origin = _origin(topic)
         return self._pipeline.submit_now(decoded, origin) or self._task(
             self._pipeline.submit(decoded, origin)
@@ -181,6 +237,7 @@ class Consumer:
 
     async def _take_large(self, topic: str, payload: bytes) -> None:
         decoded = await beside(payload, lambda: self._decode(topic, payload))
+        _READINGS.decoded(len(decoded.readings), decoded.rejections)
         await self._pipeline.submit(decoded, _origin(topic))
 
     def _task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gmqtt
 from gmqtt.mqtt.constants import MQTTCommands, MQTTv50
@@ -24,6 +24,9 @@ from gmqtt.mqtt.utils import unpack_variable_byte_integer
 from service import log
 from service.broker import BrokerAddress, BrokerRefusedError, closing_error, may_pass
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.otel import Traces
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _KEEPALIVE_S: Final = 30
@@ -43,9 +46,12 @@ Take = Callable[[str, bytes], asyncio.Future[Any] | None]
 class Link:
     """A connection: `open`, `subscribe`, then messages come to `take`, until `lost` is set or `close`."""
 
-    def __init__(self, settings: Settings, address: BrokerAddress, take: Take) -> None:
+    def __init__(
+        self, settings: Settings, address: BrokerAddress, take: Take, traces: Traces | None = None
+    ) -> None:
         self._address = address
         self._take = take
+        self._traces = traces
         # Set once nothing more comes on this connection, or once it has to be replaced.
         self.lost = asyncio.Event()
         # The reason that the broker gave in its DISCONNECT, if it sent one.
@@ -77,6 +83,11 @@ class Link:
     def taken_over(self) -> bool:
         """Tell whether the broker gave our session to another client with the same id."""
         return self.reason == _TAKEN_OVER
+
+    @property
+    def unacknowledged(self) -> int:
+        """Tell how many messages the broker waits for an acknowledgement of; after a loss for none."""
+        return 0 if self.lost.is_set() else len(self._unacknowledged)
 
     async def open(self) -> None:
         """Connect; return once the broker has accepted us.
@@ -170,12 +181,17 @@ class Link:
         connection._last_data_in = time.monotonic()  # noqa: SLF001
         self._paused = asyncio.get_running_loop().call_later(_KEEPALIVE_S / 4, self._keep_alive)
 
-    async def close(self) -> None:
-        """Close the connection, which may be gone already or never came to be."""
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Have nothing more dealt to our session; what it holds already still comes."""
+        self._client.unsubscribe(list(filters))
+
+    async def close(self, *, end_session: bool = False) -> None:
+        """Close the connection, which may be gone or never came to be; `end_session` ends the session too."""
+        properties = {"session_expiry_interval": 0} if end_session else {}
         if self._paused is not None:
             self._paused.cancel()
         with contextlib.suppress(OSError, TimeoutError, AttributeError):
-            await asyncio.wait_for(self._client.disconnect(), 2.0)
+            await asyncio.wait_for(self._client.disconnect(**properties), 2.0)
         connection = self._client._connection  # noqa: SLF001
         if connection is not None:
             # A farewell over TLS that nobody answers must not keep the socket.
@@ -189,8 +205,11 @@ class Link:
         if first & 0x06:
             number = packet[end : end + 2]
             end += 2
-        length, payload = unpack_variable_byte_integer(packet[end:])
-        future = self._take(topic, payload[length:])
+        length, rest = unpack_variable_byte_integer(packet[end:])
+        if self._traces is None:
+            future = self._take(topic, rest[length:])
+        else:
+            future = self._traces.message(topic, rest[:length], rest[length:], self._take)
         if future is not None:
             self._unacknowledged.append((number, future))
             future.add_done_callback(self._on_done)

@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from service import log, metrics
+from service import log, metrics, tallies
 from service.errors import DatabaseUnavailableError
 from service.ingest.breaker import Breaker, State
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.outcome import Decoded, Outcome
 from service.ingest.writer import Writer
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.otel import Traces
 
 # How long to wait at the end while the database is away: what it does not store was not acknowledged, and
 # comes again.
@@ -25,12 +28,15 @@ _DRAIN_POLL_S: Final = 0.1
 class Pipeline:
     """A buffer and its writers, as an async context manager that drains on exit.
 
-    `name` tells this process from others in the ingest counters.
+    `name` tells this process from others in the ingest counters; `traces` are those of its commits.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, traces: Traces | None = None) -> None:
         self._settings = settings
         self._name = name
+        self._traces = traces
+        self._source = tallies.source(name)
+        self._replay = tallies.source("replay")
         self._writers: list[Writer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.buffer = Buffer(
@@ -50,12 +56,14 @@ class Pipeline:
         for number in range(self._settings.writers):
             # The first writer takes whatever there is; each further one only helps with a real backlog.
             threshold = 1 if number == 0 else self._settings.batch_max_readings // 4
-            writer = Writer(self._settings, f"{self._name}/{number}", self.breaker)
+            writer = Writer(self._settings, f"{self._name}/{number}", self.breaker, self._traces)
             self._writers.append(writer)
             self._tasks.append(asyncio.create_task(writer.run(self.buffer, threshold)))
         metrics.BREAKER_STATE.set_function(lambda: self.breaker.state)
         metrics.BUFFER_READINGS.set_function(lambda: self.buffer.readings)
         metrics.BUFFER_BYTES.set_function(lambda: self.buffer.bytes)
+        metrics.BUFFER_MAX_READINGS.set(self._settings.buffer_max_readings)
+        metrics.BUFFER_MAX_BYTES.set(self._settings.buffer_max_bytes)
         return self
 
     async def __aexit__(
@@ -112,6 +120,7 @@ class Pipeline:
         """
         submission = self._submission(decoded, origin, atomic=atomic, keep_refused=keep_refused)
         await self.buffer.put(submission, wait_s=room_wait_s)
+        (self._source if keep_refused else self._replay).accepted += len(decoded.readings)
         if commit_wait_s is None:
             return await submission.committed
         late = False
@@ -136,13 +145,12 @@ class Pipeline:
             return None
         submission = self._submission(decoded, origin)
         self.buffer.add(submission)
+        self._source.accepted += len(decoded.readings)
         return submission.committed
 
     def _submission(
         self, decoded: Decoded, origin: str, *, atomic: bool = False, keep_refused: bool = True
     ) -> Submission:
-        for rejection in decoded.rejections:
-            metrics.REJECTED.labels(origin.partition(":")[0], rejection.code).inc()
         return Submission(
             decoded,
             origin,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection, errors
@@ -45,11 +45,11 @@ class Failed(NamedTuple):
 
 
 class Lags(NamedTuple):
-    """How late the newest readings of devices were when they were written: how many, sum and maximum, s."""
+    """How late the newest readings of devices were when they were written: sum, maximum and each, s."""
 
-    devices: int = 0
     total_s: float = 0.0
     most_s: float = 0.0
+    each_s: Sequence[float] = ()
 
 
 class Part(NamedTuple):
@@ -213,8 +213,8 @@ def _lags(tuples: list[tuple[Any, ...]]) -> Lags:
     if not newest:
         return Lags()
     now = datetime.now(UTC)
-    total = sum([now - moment for moment in newest], timedelta())
-    return Lags(len(newest), total.total_seconds(), (now - min(newest)).total_seconds())
+    each_s = [(now - moment).total_seconds() for moment in newest]
+    return Lags(sum(each_s), max(each_s), each_s)
 
 
 async def _finish(connection: Connection, parts: list[Part], written: list[Written], writer: str) -> None:
@@ -230,7 +230,7 @@ async def _finish(connection: Connection, parts: list[Part], written: list[Writt
             "accepted": [part.stored for part in written],
             "duplicates": [len(part.duplicates) for part in written],
             "conflicts": [len(part.conflicts) for part in written],
-            "lag_s_count": [part.lags.devices for part in written],
+            "lag_s_count": [len(part.lags.each_s) for part in written],
             "lag_s_sum": [part.lags.total_s for part in written],
             "lag_s_max": [part.lags.most_s for part in written],
         },

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from service import db, log, metrics
+from service import db, log, metrics, tallies, tracing
 from service.errors import AtomicRefusedError, blames_data, is_too_large, is_transient
 from service.ingest import transaction
 from service.ingest.batch import Batch
@@ -19,7 +19,11 @@ from service.ingest.breaker import Breaker
 from service.ingest.buffer import Buffer, Submission
 from service.ingest.refusals import failure
 from service.ingest.transaction import Connection, Failed, KeysStoredError, Written
+from service.readings import Kind
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.otel import Traces
 
 # After a unique violation, how many batches go the careful way before the straight one is tried again, or
 # until one of them holds nothing but new readings: a stream of repeats (a replay, a second import) would
@@ -29,16 +33,23 @@ _TRIES_OF_UNKNOWN: Final = 5
 _PAUSE_OF_UNKNOWN_S: Final = 0.1
 # So many refusals in a row, and nothing stored between them, are not the fault of single readings.
 _REFUSALS_MAX: Final = 50
+_KINDS: Final[tuple[Kind, ...]] = ("meter", "vehicle")
+# Found once, since finding a counter by its labels takes longer than counting.
+_RESULTS: Final = {
+    kind: [metrics.READINGS.labels(kind, result) for result in ("stored", "duplicate", "conflict")]
+    for kind in _KINDS
+}
 
 
 class Writer:
     """One database connection that takes batches from the buffer and commits them, whatever it takes."""
 
-    def __init__(self, settings: Settings, name: str, breaker: Breaker) -> None:
+    def __init__(self, settings: Settings, name: str, breaker: Breaker, traces: Traces | None = None) -> None:
         self._settings = settings
         self._url = db.require_url(settings)
         self._name = name
         self._breaker = breaker
+        self._traces = traces
         self._connection: Connection | None = None
         # For how many batches the straight way is not tried.
         self._careful = 0
@@ -61,18 +72,26 @@ class Writer:
     async def _commit(self, batch: Batch) -> None:
         """Write a batch and tell its senders; a reading that the database refuses sinks nothing else."""
         try:
-            written, failed = await self._write(batch)
+            with self._traced(batch):
+                written, failed = await self._write(batch)
             outcomes = transaction.outcomes(batch, written, failed)
         except AtomicRefusedError as error:
+            metrics.GIVEN_BACK.labels("atomic_refused").inc(len(batch.readings))
             batch.submissions[0].fail(error)
         except Exception as error:  # noqa: BLE001 - see below
             # A defect of ours must not stop the stream: the senders learn of it, the writer goes on.
             self._log.exception("batch_failed", submissions=len(batch.submissions))
+            metrics.GIVEN_BACK.labels("failed").inc(len(batch.readings))
             for submission in batch.submissions:
                 submission.fail(error)
         else:
             for submission, outcome in zip(batch.submissions, outcomes, strict=True):
                 submission.resolve(outcome)
+
+    def _traced(self, batch: Batch) -> AbstractContextManager[None]:
+        if self._traces is None:
+            return nullcontext()
+        return self._traces.commit([each.span for each in batch.submissions], len(batch.readings))
 
     async def _write(self, batch: Batch) -> tuple[list[Written], list[Failed]]:
         pieces = batch.pieces()
@@ -140,9 +159,11 @@ class Writer:
                 continue
             metrics.BATCH_READINGS.observe(len(places))
             for part in written:
-                metrics.READINGS.labels(part.kind, "stored").inc(part.stored)
-                metrics.READINGS.labels(part.kind, "duplicate").inc(len(part.duplicates))
-                metrics.READINGS.labels(part.kind, "conflict").inc(len(part.conflicts))
+                stored, duplicate, conflict = _RESULTS[part.kind]
+                stored.inc(part.stored)
+                duplicate.inc(len(part.duplicates))
+                conflict.inc(len(part.conflicts))
+                tallies.LAG[part.kind].add_all(part.lags.each_s)
             return written
 
     async def _try(
@@ -170,6 +191,7 @@ class Writer:
 
     def _note_passing(self, error: psycopg.Error | OSError) -> None:
         metrics.TRANSIENT_ERRORS.labels(_sqlstate_class(error)).inc()
+        tracing.note("try_again", error=type(error).__name__, sqlstate_class=_sqlstate_class(error))
         self._log.warning(
             "database_away",
             error=type(error).__name__,

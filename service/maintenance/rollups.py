@@ -68,5 +68,7 @@ async def _publish(connection: AsyncConnection[Any]) -> None:
             metrics.ROLLUP_REFRESHED_UNTIL.labels(stream).set(until.timestamp() if until else 0)
             at = row["refreshed_at"]
             metrics.ROLLUP_REFRESHED_AT.labels(stream).set(at.timestamp() if at else 0)
+            failed_at = row["failed_at"]
+            metrics.ROLLUP_FAILED_AT.labels(stream).set(failed_at.timestamp() if failed_at else 0)
             metrics.ROLLUP_STALE_HOURS.labels(stream).set(row["stale_hours"])
             metrics.ROLLUP_FAILURES.labels(stream).set(row["failures"])

@@ -6,11 +6,13 @@ know.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any, Final
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.settings import Settings
+from service.tallies import HTTP, OTHER, ROUTE
 from service.web.express import Express, refuse
 from service.web.headers import SecurityHeaders
 from service.web.hosts import Hosts
@@ -50,19 +52,21 @@ class Edge:
         self._budget = Budget(settings.http_bodies_max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request: refuse it here, or have it answered within its room."""
+        """Handle one request: refuse it here, or have it answered within its room; count and time it."""
         request: Any = scope
         if request["type"] != "http":
             await self._app(scope, receive, send)
             return
+        began = perf_counter()
+        HTTP.in_flight += 1
         asked = request["method"]
         request["method"] = _routed_as(request)
         extra = self._headers.of(request["path"])
-
         blank = asked == "HEAD"
+        status = 0
 
         async def send_out(message: Message) -> None:
-            nonlocal blank
+            nonlocal blank, status
             sent: Any = message
             if sent["type"] == "http.response.start":
                 own = dict(sent["headers"])
@@ -74,22 +78,24 @@ class Edge:
                     sent["status"] = 204
                     sent["headers"] = [(b"allow", own[b"allow"])]
                 sent["headers"] = [*sent["headers"], *(pair for pair in extra if pair[0] not in own)]
+                status = sent["status"]
             elif blank:
                 sent["body"] = b""
             await send(message)
 
-        if (problem := self._refusal(request)) is not None:
-            await refuse(problem, send_out)
-            return
         room = Room(self._budget, self._limits, scope)
-        route = self._express.route(request)
         try:
-            if route is not None and not _comes_from_a_page(request):
-                await self._express.take(route, scope, receive, send, extra)
+            if (problem := self._refusal(request)) is not None:
+                await refuse(problem, send_out)
+            elif (route := self._express.route(request)) is not None and not _comes_from_a_page(request):
+                request[ROUTE] = request["path"]
+                status = await self._express.take(route, scope, receive, send, extra)
             else:
                 await self._app(scope, receive, send_out)
         finally:
             room.give_back()
+            HTTP.in_flight -= 1
+            HTTP.done(request.get(ROUTE, OTHER), asked, status, perf_counter() - began)
 
     def _refusal(self, request: Any) -> Problem | None:
         """Tell why a request is refused whatever it asks for, None if it is not."""

@@ -49,23 +49,28 @@ class Express:
             return None
         return self._routes.get(scope["path"])
 
-    async def take(self, route: Route, scope: Any, receive: Receive, send: Send, extra: Headers) -> None:
-        """Answer a request, with `extra` headers."""
+    async def take(self, route: Route, scope: Any, receive: Receive, send: Send, extra: Headers) -> int:
+        """Answer a request, with `extra` headers; give the status."""
         request: AnyRequest = Request(scope, receive, send)
         try:
             await self._admit(request, route.need)
             status, body = await route.take(request)
         except Exception as error:  # noqa: BLE001 - as the framework does: each becomes an answer
-            await refuse(error if isinstance(error, Problem) else explain(scope["path"], error), send, extra)
-            return
+            # Kept in a variable, an error would keep this frame, and with it the connection, until the
+            # garbage collector comes by.
+            return await refuse(
+                error if isinstance(error, Problem) else explain(scope["path"], error), send, extra
+            )
         await _send(status, [_JSON, *extra], body, send)
+        return status
 
 
-async def refuse(problem: Problem, send: Send, extra: Headers = ()) -> None:
-    """Answer with a problem, and with `extra` headers."""
+async def refuse(problem: Problem, send: Send, extra: Headers = ()) -> int:
+    """Answer with a problem, and with `extra` headers; give the status."""
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     kind = (b"content-type", CONTENT_TYPE.encode())
     await _send(problem.status, [kind, *headers, *extra], problem.body(), send)
+    return problem.status
 
 
 async def _send(status: int, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:

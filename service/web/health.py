@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from litestar import MediaType, Response, Router, get
 from litestar.di import NamedDependency, Provide
@@ -12,8 +12,9 @@ from litestar.params import SkipValidation
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
+from service.replica import STATES
 from service.web.answers import answer, rfc3339
-from service.web.apidocs import STRING, TIME, an_object, json_answer, operation, problem
+from service.web.apidocs import STRING, TIME, an_object, json_answer, one_of, operation, problem
 from service.web.principal import KEY_SECURITY, PUBLIC, READ, needs
 
 # Gives what to say beside "ok"; raises Problem when the process cannot do its work right now.
@@ -21,14 +22,13 @@ Check = Callable[[], Awaitable[dict[str, str]]]
 # We made it: nothing to validate on each request.
 InjectedCheck = NamedDependency[SkipValidation[Check]]
 
-
-_ALIVE = operation(
-    {"200": json_answer(an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING), "Alive")}
-)
+_ALWAYS: Final = {"status": STRING, "timestamp": TIME, "service": STRING, "version": STRING}
+_ALIVE = operation({"200": json_answer(an_object(**_ALWAYS), "Alive")})
 _READY = operation(
     {
         "200": json_answer(
-            an_object(status=STRING, timestamp=TIME, service=STRING, version=STRING, breaker=STRING), "Ready"
+            an_object(**_ALWAYS, breaker=STRING, replica=one_of(*STATES)),
+            "Ready; `replica` where one answers analytics: unless it is ok the primary does",
         ),
         "503": problem("The database does not answer, or `breaker` is not closed: told within 2 s"),
     }

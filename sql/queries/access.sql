@@ -39,7 +39,8 @@ from (
 where api_key.key_id = used.key_id;
 
 -- name: create_api_key
--- Stores a new key; tells whether it is the first one ever, by which keys become required.
+-- Stores a new key; tells whether it is the first one ever, by which keys become required. No row: there is one of
+-- that id.
 insert into api_key (key_id, name, scopes, secret_sha256, meter_ids, vehicle_ids, expires_at)
 values (
     %(key_id)s,
@@ -50,6 +51,7 @@ values (
     %(key_vehicle_ids)s::text[],
     %(expires_at)s::timestamptz
 )
+on conflict (key_id) do nothing
 returning not exists (select 1 from api_key) as is_first;
 
 -- name: list_api_keys

@@ -281,3 +281,17 @@ where during @> %(at)s::timestamptz and upper(during) is not null;
 -- name: ping
 -- Tells that the database answers.
 select 1 as one;
+
+-- name: log_position
+-- Which database this is, and up to where its server's log goes: as it was flushed here or, on a replica, replayed.
+-- Only a server that takes writes has a timeline of its own; it changes when another server takes over.
+select
+    c.system_identifier,
+    (select d.oid::bigint from pg_database as d where d.datname = current_database()) as database_oid,
+    r.in_recovery,
+    case when not r.in_recovery then ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::integer end
+        as timeline,
+    (case when r.in_recovery then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end - '0/0')::bigint
+        as position
+from pg_control_system() as c
+cross join (select pg_is_in_recovery() as in_recovery) as r;

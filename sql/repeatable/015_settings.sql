@@ -10,7 +10,9 @@ as $$
 $$;
 comment on function setting(text, double precision) is 'A setting of the engine by its name, or else the value given';
 
-create or replace function apply_settings(names text[], setting_values double precision[])
+-- An earlier release gave back nothing.
+drop function if exists apply_settings(text[], double precision[]);
+create function apply_settings(names text[], setting_values double precision[])
 returns setof text
 language sql
 security definer

@@ -5,7 +5,8 @@
 -- kept of it and for its row and index entries: a flood of tiny ones would otherwise take many times what is allowed.
 -- What is too much is summed up once a bite, so bites are best large: one is nearly always all of a turn.
 -- Whoever asks for less than a day or a mebibyte is not followed: a wrong setting cannot empty the table.
-create or replace function prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint)
+drop function if exists prune_dead_letters(bigint, bigint, bigint);
+create function prune_dead_letters(max_age_days bigint, max_total_bytes bigint, bite bigint)
 returns table (letters bigint, bytes bigint, more boolean)
 language plpgsql
 security definer

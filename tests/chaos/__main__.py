@@ -8,8 +8,10 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Final, NamedTuple
 
 import click
 import msgspec
@@ -19,6 +21,7 @@ from service import log
 from tests.chaos import report
 from tests.chaos.engine import Engine
 from tests.chaos.faults import FAULTS
+from tests.chaos.replicated import ReplicatedEngine
 from tests.chaos.rounds import Result, play
 
 _CLONE_NEWNS = 0x20000
@@ -61,10 +64,10 @@ def main(
         console.print("skipped: full disks need root, to mount a small tmpfs")
     results: list[Result] = []
     try:
-        for name, many, small_disk in dict.fromkeys(_engine(name, workers) for name in chosen):
-            names = [fault for fault in chosen if _engine(fault, workers) == (name, many, small_disk)]
-            engine = Engine(services=services, workers=many, small_disk=small_disk)
-            engine.logs = logs and logs / name
+        for kind in dict.fromkeys(_engine(name, workers) for name in chosen):
+            names = [fault for fault in chosen if _engine(fault, workers) == kind]
+            engine = kind.make(services, workers)
+            engine.logs = logs and logs / kind.name
             asyncio.run(_play_all(engine, names, rounds, seed, short, results, console))
     except KeyboardInterrupt:
         console.print("stopped; so far:")
@@ -106,11 +109,38 @@ async def _play_all(
             )
 
 
-def _engine(fault: str, workers: int) -> tuple[str, int, bool]:
-    """Tell what engine a fault wants: a name for it, how many workers, and whether on small disks."""
-    alone, small_disk = FAULTS[fault].alone or workers == 1, FAULTS[fault].small_disk
-    name = "small-disk" if small_disk else "alone" if alone else "sharing"
-    return name, 1 if alone else workers, small_disk
+class _Kind(NamedTuple):
+    """A kind of engine: its name, and what makes one, given how many services and workers are asked for."""
+
+    name: str
+    make: Callable[[int, int], Engine]
+
+
+def _engine(fault: str, workers: int) -> _Kind:
+    """Tell what kind of engine a fault wants."""
+    wants = FAULTS[fault]
+    if wants.spares:
+        return _SCALED
+    if wants.replicated:
+        return _REPLICATED
+    alone = wants.alone or workers == 1
+    if wants.small_disk:
+        return _SMALL_DISK_ALONE if alone else _SMALL_DISK
+    return _ALONE if alone else _SHARING
+
+
+_SHARING: Final = _Kind("sharing", lambda services, workers: Engine(services=services, workers=workers))
+_ALONE: Final = _Kind("alone", lambda services, _: Engine(services=services, workers=1))
+_SMALL_DISK: Final = _Kind(
+    "small-disk", lambda services, workers: Engine(services=services, workers=workers, small_disk=True)
+)
+_SMALL_DISK_ALONE: Final = _Kind(
+    "small-disk", lambda services, _: Engine(services=services, workers=1, small_disk=True)
+)
+_SCALED: Final = _Kind("scaled", lambda *_: Engine(services=2, workers=3, spares=1))
+_REPLICATED: Final = _Kind(
+    "replicated", lambda services, workers: ReplicatedEngine(services=services, workers=workers)
+)
 
 
 def _own_mounts() -> bool:

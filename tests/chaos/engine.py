@@ -65,19 +65,31 @@ class Process(Child):
 class Engine:
     """PostgreSQL, Mosquitto, services and workers; between them proxies that faults can reach.
 
-    One worker subscribes by itself, several share. With `small_disk` the database lives on a small tmpfs and
-    its write-ahead log on another one; such mounts must be this process's own.
+    One worker subscribes by itself, several share. Beside them `spares` services and as many workers are
+    ready to be started. With `small_disk` the database lives on a small tmpfs and its write-ahead log on
+    another one; such mounts must be this process's own.
     """
 
     def __init__(
-        self, *, services: int = 2, workers: int = 2, small_disk: bool = False, proxied: bool = True
+        self,
+        *,
+        services: int = 2,
+        workers: int = 2,
+        spares: int = 0,
+        small_disk: bool = False,
+        proxied: bool = True,
     ) -> None:
         self._stack = AsyncExitStack()
         self._root = servers.apache_root()
         self._small_disk = small_disk
         self._proxied = proxied
-        self._http_ports = [servers.free_port() for _ in range(services)]
-        self._workers = workers
+        self._http_ports = [servers.free_port() for _ in range(services + spares)]
+        self._workers = workers + spares
+        self.spares = [
+            name
+            for number in range(spares)
+            for name in (f"serve-{services + number}", f"worker-{workers + number}")
+        ]
         self._start: dict[str, Callable[[], Process]] = {}
         self.db_port = servers.free_port()
         self.mqtt_port = servers.free_port()
@@ -102,7 +114,7 @@ class Engine:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the HTTP services."""
+        """The addresses of the HTTP services, those of spares last."""
         return [f"http://127.0.0.1:{port}" for port in self._http_ports]
 
     async def __aenter__(self) -> Self:
@@ -140,9 +152,11 @@ class Engine:
             self._prepare(
                 f"worker-{number}", "worker", {"MQTT_CLIENT_ID": f"chaos-{number}", "MQTT_SHARE": share}
             )
-        for name in list(self._start)[2:]:
+        names = [name for name in self._start if name.startswith(("serve", "worker"))]
+        first = [name for name in names if name not in self.spares]
+        for name in first:
             await self.start(name)
-        for name in list(self._start)[2:]:
+        for name in first:
             await self.until_ready(name)
 
     async def _begin_servers(self) -> None:
@@ -191,10 +205,9 @@ class Engine:
         self._stack.callback(subprocess.run, ["umount", "-l", str(disk)], check=True)
 
     def _prepare(self, name: str, command: str, changed: dict[str, str]) -> None:
-        database = self.database_proxy.port if self._proxied else self.db_port
         broker = self.broker_proxy.port if self._proxied else self.mqtt_port
         values = {
-            "DATABASE_URL": postgres.url(database, "fleetwatt_service", servers.PASSWORD),
+            **self._databases(),
             "MQTT_URL": mosquitto.url(broker),
             "LOG_FORMAT": "json",
             **changed,
@@ -208,6 +221,11 @@ class Engine:
             grace_s=GRACE_S,
         )
 
+    def _databases(self) -> dict[str, str]:
+        """Give the settings that tell services and workers where the database is."""
+        port = self.database_proxy.port if self._proxied else self.db_port
+        return {"DATABASE_URL": postgres.url(port, "fleetwatt_service", servers.PASSWORD)}
+
     async def start(self, name: str) -> None:
         """Start a process that does not run, under supervision."""
         self.processes[name] = self._start[name]()
@@ -217,6 +235,11 @@ class Engine:
         """End a process with the signal that ends it well; give its exit code."""
         await self.processes[name].stop()
         return self.processes[name].exit_code
+
+    async def kill(self, name: str) -> None:
+        """Kill (-9) a process, and do not start it again."""
+        self.processes[name].stop_signal = signal.SIGKILL
+        await self.processes[name].stop()
 
     async def until_ready(self, name: str) -> None:
         """Wait until a service answers that it is ready, or a worker has subscribed."""

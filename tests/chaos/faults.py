@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from tests.chaos.engine import GRACE_S, Engine, descendants, guarded
+from tests.chaos.replicated import ReplicatedEngine
 
 # A full disk is felt as soon as a table needs another page.
 _FELT_S: Final = 20.0
@@ -217,6 +218,41 @@ async def database_down(harm: Harm) -> None:
     await harm.engine.start("postgres")
 
 
+async def scale_out(harm: Harm) -> None:
+    """Add a service and a worker, kill (-9) one of each, and keep another worker away before it comes back.
+
+    The broker deals that worker its share all the while; under its client id it gets it when it is back.
+    """
+    engine = harm.engine
+    away, *others = harm.random.sample(engine.workers, len(engine.workers))
+    await engine.kill(away)
+    for name in engine.spares:
+        if name not in engine.processes:
+            await engine.start(name)
+    await asyncio.sleep(harm.lasts_s)
+    harm.kill(engine.pid(harm.random.choice(others)))
+    harm.kill(engine.pid(harm.random.choice(engine.services)))
+    await asyncio.sleep(harm.lasts_s)
+    await engine.start(away)
+    for name in [*engine.spares, away]:
+        await engine.until_ready(name)
+    harm.notes.append(f"{len(engine.services)} services, {len(engine.workers)} workers at the end")
+
+
+async def fail_over(harm: Harm) -> None:
+    """Kill (-9) the primary for good and promote its replica, which each commit had to wait for."""
+    engine = harm.engine
+    assert isinstance(engine, ReplicatedEngine)
+    if engine.replica is None:
+        await engine.add_replica()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await engine.kill_primary()
+    await asyncio.sleep(harm.lasts_s)
+    await engine.promote()
+    harm.notes.append(f"promoted {loop.time() - began:.1f} s after the kill")
+
+
 async def lock_table(harm: Harm) -> None:
     """Lock a table as maintenance by somebody else would."""
     async with harm.engine.admin() as connection, connection.transaction():
@@ -241,6 +277,10 @@ class Fault(NamedTuple):
     # Wants an engine of one worker, which does not share.
     alone: bool = False
     small_disk: bool = False
+    # Wants an engine with three workers, two services, and one more of each to add.
+    spares: bool = False
+    # Wants an engine whose primary has a synchronous replica.
+    replicated: bool = False
     # Part of the short form: what takes long by its nature, or is covered by another one, is not.
     in_short: bool = True
     # Long enough, even in the short form, for the circuit breaker to open, and for a backlog.
@@ -262,6 +302,8 @@ FAULTS: Final = {
     "rolling-restart": Fault(rolling_restart),
     "database-down": Fault(database_down, 60.0, 3.0, often=1, opens_breaker=True),
     "lock-table": Fault(lock_table, 15.0, 1.5, often=1, in_short=False),
+    "scale-out": Fault(scale_out, 5.0, 1.0, often=1, spares=True, in_short=False),
+    "fail-over": Fault(fail_over, 2.0, 0.2, often=1, replicated=True, in_short=False),
     "kill-broker": Fault(kill_broker, excuses_mqtt=True, needs_reason=True, often=1, in_short=False),
     "full-disk": Fault(fill_disk, 10.0, 2.0, often=1, small_disk=True),
     "full-wal": Fault(fill_wal, 10.0, 2.0, often=1, small_disk=True),

@@ -101,6 +101,31 @@ def test_as_json_and_without_an_end(fleetwatt: Command) -> None:
     assert [key["meterIds"] for key in listed(fleetwatt)] == [None, None]
 
 
+def test_a_key_from_a_file(fleetwatt: Command, tmp_path: Path) -> None:
+    """A key that was made elsewhere is stored once, however often, and never shown; nothing else is a key."""
+    key, file = make(), tmp_path / "key"
+    file.write_text(f"{key.text}\n")
+    create = ("key", "create", "--scope", "read", "--key-file", str(file))
+    for _ in range(2):
+        made = fleetwatt(*create)
+        assert made.returncode == 0, made.stderr
+        assert key.key_id in made.stdout
+        assert key.secret not in made.stdout + made.stderr
+    assert [(key["keyId"], key["state"]) for key in listed(fleetwatt)] == [(key.key_id, "active")]
+    # What was revoked stays so, whatever file still holds it.
+    assert fleetwatt("key", "revoke", key.key_id).returncode == 0
+    assert fleetwatt(*create).returncode == 0
+    assert [key["state"] for key in listed(fleetwatt)] == ["revoked"]
+    for text, says in (
+        (make()._replace(key_id=key.key_id).text, "another key with the id"),
+        ("fw_nothing", "holds no key"),
+        (f"{key.text}\n{key.text}", "one line"),
+    ):
+        file.write_text(text)
+        refused = fleetwatt(*create)
+        assert (refused.returncode, says in refused.stderr) == (1, True), refused.stderr
+
+
 def test_without_a_name(fleetwatt: Command) -> None:
     """A key is called by its scopes where nobody says what it is for."""
     made = fleetwatt("key", "create", "--scope", "read", "--scope", "ingest")

@@ -67,9 +67,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     take = Express.take
 
-    async def noted(self: Express, route: Any, scope: Any, *rest: Any) -> None:
+    async def noted(self: Express, route: Any, scope: Any, *rest: Any) -> int:
         found.append(scope["path"])
-        await take(self, route, scope, *rest)
+        return await take(self, route, scope, *rest)
 
     monkeypatch.setattr(Express, "take", noted)
     return found

@@ -127,6 +127,8 @@ async def test_freshness_is_told(
     [until] = re.findall(r'fleetwatt_rollup_refreshed_until_seconds{stream="meter"} ([0-9.e+]+)', text)
     assert float(until) == datetime.fromisoformat(told["refreshedUntil"]).timestamp()
     assert 'fleetwatt_rollup_failures{stream="meter"} 1.0' in text
+    [failed_at] = re.findall(r'fleetwatt_rollup_failed_at_seconds{stream="meter"} ([0-9.e+]+)', text)
+    assert now - timedelta(minutes=1) < datetime.fromtimestamp(float(failed_at), UTC) <= now
 
 
 async def test_a_refresh_that_fails_is_counted_and_lets_go(

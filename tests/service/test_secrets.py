@@ -34,7 +34,9 @@ def _secrets(database: str) -> dict[str, str]:
     known = {
         "database_url": login,
         "migrate_database_url": login,
+        "read_database_url": login,
         "mqtt_url": broker,
+        "traces_url": f"http://user:{CANARY}@127.0.0.1:{servers.free_port()}/{CANARY}?token={CANARY}",
         "alert_webhook_url": f"http://127.0.0.1:{servers.free_port()}/{CANARY}?token={CANARY}",
     }
     names = [

@@ -155,7 +155,7 @@ def test_a_late_reading_leaves_its_hour_out(engine: Engine) -> None:
 )
 def test_a_session_that_changes(engine: Engine, change: str, due: list[tuple[str, float, float]]) -> None:
     """The answer follows at once, for the vehicles that it touches from elsewhere; a refresh stores it."""
-    engine.owner.execute(psycopg.sql.SQL(change).format(span(10.5, 12)))  # type: ignore[arg-type]
+    engine.owner.execute(change.replace("{}", "%(span)s").encode(), {"span": span(10.5, 12)})
     assert engine.due() == due
     engine.check()
     touched = {name for name, _, _ in due}

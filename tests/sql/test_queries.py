@@ -72,6 +72,13 @@ VALUES: dict[str, Any] = {
     "after_start": None,
     "after_id": None,
     "source": "test",
+    "chunk_hours": 24,
+    "columnstore_after_days": 0,
+    "raw_retention_days": 0,
+    "rollup_retention_days": 0,
+    "raw_days": 1,
+    "rollup_days": 2,
+    "expiry_s": 60,
     "message_origin": "mqtt:sessions/m",
     "payload": b"{}",
     "payload_size": 2,
@@ -115,6 +122,7 @@ VALUES: dict[str, Any] = {
     "key_meter_ids": ["m"],
     "key_vehicle_ids": None,
     "expires_at": None,
+    "relations": ["meter_reading"],
 }
 # Where a name stands for one value, not for a column of a batch.
 EXCEPTIONS: dict[str, dict[str, Any]] = {
@@ -122,7 +130,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "take_session_message": {"session_id": "s"},
 }
 # They commit as they go.
-COMMITTING = {"refresh_rollups", "vacuum_dead_letters"}
+COMMITTING = {"drop_expired", "refresh_rollups", "vacuum_dead_letters"}
 # Run by the superuser of an embedded server, before the roles exist: tests/service/test_up.py runs them.
 EMBEDDED = {
     "offer_role_password",
@@ -133,10 +141,10 @@ EMBEDDED = {
     "let_owner_create_roles",
     "quiet_job_history",
 }
-# What only the owner may do, by `fleetwatt key`.
-OWNERS = {"create_api_key", "revoke_api_key"}
+# What only the owner may do, by `fleetwatt key` and `fleetwatt migrate`.
+OWNERS = {"apply_lifecycle", "create_api_key", "revoke_api_key"}
 # What the service does only where no job of the database does it.
-WITHOUT_JOBS = {"refresh_rollups", "note_refresh_failure"}
+WITHOUT_JOBS = {"drop_expired", "note_expiry_failure", "note_refresh_failure", "refresh_rollups"}
 
 
 @pytest.mark.parametrize("name", sorted(set(queries()) - EMBEDDED))

@@ -12,13 +12,18 @@ from service import migrations
 from tests.support.servers import Postgres
 
 _TABLES: Final = {
+    "alembic_version": "select",
     "alert_event": "select",
     "api_key": "select",
+    "balance_daily": "select",
+    "balance_due": "select",
+    "balance_hourly": "select",
     "charging_session": "insert select",
     "dead_letter": "insert maintain select",
     "efficiency_alert": "select",
     "engine_setting": "select",
     "ingest_minute": "insert select update",
+    "lifecycle": "select",
     "meter_reading": "insert select",
     "meter_state": "insert select update",
     "rollup_health": "select",
@@ -47,19 +52,20 @@ _COLUMNS: Final = {
     "dead_letter": "replay_error replayed_at replays resolved_at",
 }
 _FUNCTIONS: Final = """
-    alert_rule apply_settings assign_meter billed billed_odds billed_parts billed_whole bins_between
-    cut_bins cut_parts delivered delivered_odds delivered_parts delivered_whole drawn_sessions
-    edge_is_exact expire_session_messages fit_session_end fit_session_message fit_session_start
-    fleet_delivered fleet_performance fleet_totals judge_pairs local_starts meter_energy pair_energy
+    alert_rule apply_settings assign_meter balance_parts billed billed_rest bins_of cut_bins
+    cut_parts database_jobs delivered delivered_rest edge_is_exact expire_session_messages
+    expired_chunks fit_session_end fit_session_message fit_session_start fleet_energy
+    fleet_performance fleet_totals judge_pairs local_starts meter_energy pair_energy
     prune_dead_letters raw_is_gone refresh_is_scheduled refuse_session_message rolled_up
     session_end_is_a_guess session_takes_any_end setting settle_session_messages split_window
     take_session_message vehicle_energy vehicle_performance whole_bins window_edges
 """
-# Where no job of the database refreshes the rollups.
+# Where no job of the database refreshes the rollups, or drops what is too old.
 _REFRESH: Final = """
-    close_hours evaluate_alerts fill_session_edges finish_rollup materialize_hours note_chunks
-    note_refresh note_refresh_failure refresh_rollups refresh_run rollup_work store_rollup
-    store_session_edges
+    close_hours drop_expired drop_expired_chunk evaluate_alerts fill_balances
+    fill_session_edges finish_expiry finish_rollup materialize_hours note_chunks
+    note_expiry_failure note_refresh note_refresh_failure refresh_rollups refresh_run
+    rollup_work store_balances store_rollup store_session_edges
 """
 _BI_FUNCTIONS: Final = """
     bi.charger_performance bi.fleet_performance bi.fleet_series bi.time_bucket bi.vehicle_performance

@@ -135,7 +135,7 @@ def test_an_address_without_a_password_is_shown_as_it_is(url: str) -> None:
 
 def test_no_setting_escapes_the_hiding() -> None:
     """A text whose name tells of a secret, or may hold a login, is marked as one: it is hidden."""
-    words = ("password", "secret", "token", "key", "url")
+    words = ("password", "secret", "token", "key", "url", "share")
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.default, str) and not field.name.endswith("_file"):
             value = "https://user:s3cret@host/s3cret" if "webhook" in field.name else "u://user:s3cret@host"

@@ -1,0 +1,1 @@
+"""What a replica answers, and what the primary must."""

@@ -109,13 +109,18 @@ as $$
     stale as (
         select
             s.hour,
+            s.gone,
             array_agg(s.stale_id) as ids,
-            -- Hours of one day that follow each other share this value.
-            s.hour - row_number() over (order by s.hour) * interval '1 hour' as run
-        from rollup_stale as s
-        cross join progress
-        where s.stream = wanted and s.hour < progress.logging_from
-        group by s.hour
+            -- Hours that follow each other share this value, if all of them have their raw rows, or none.
+            s.hour - row_number() over (partition by s.gone order by s.hour) * interval '1 hour' as run
+        from (
+            select r.hour, r.stale_id, raw_is_gone(wanted, r.hour, r.hour + interval '1 hour') as gone
+            from rollup_stale as r
+            cross join progress
+            where r.stream = wanted and r.hour < progress.logging_from
+            offset 0
+        ) as s
+        group by s.hour, s.gone
     )
 
     select work.hour_from, work.hour_to, work.stale_ids
@@ -130,7 +135,7 @@ as $$
         select 3, min(stale.hour), max(stale.hour) + interval '1 hour', array_agg(id.stale_id)
         from stale
         cross join lateral unnest(stale.ids) as id (stale_id)
-        group by stale.run, time_bucket('1 day', stale.hour)
+        group by stale.run, stale.gone, time_bucket('1 day', stale.hour)
     ) as work
     order by work.place, work.hour_from
 $$;

@@ -220,6 +220,28 @@ def test_days_beside_a_dropped_one_are_rolled_up_as_ever(rolled_up: Connection, 
     assert counted(rolled_up, "a", (START + 3 * DAY, START + 4 * DAY)) == 1
 
 
+def test_hours_beside_a_dropped_chunk_are_rolled_up_as_ever(owner: Connection, service: Connection) -> None:
+    """With chunks shorter than a day, late rows before, in and after one that is gone: the others follow."""
+    for table in ("meter_reading", "vehicle_reading"):
+        owner.execute("select set_chunk_time_interval(%s, interval '6 hours')", (table,))
+    roll_up(owner, service, START)
+    owner.execute(
+        "select drop_chunks('vehicle_reading', older_than => %s::timestamptz, newer_than => %s::timestamptz)",
+        (START + 12 * HOUR, START + 6 * HOUR),
+    )
+    chance = Random(3)
+    insert(service, [vehicle("a", START + (hour + 0.01) * HOUR, chance) for hour in range(4, 14)])
+    assert len(stale(owner)) == 10
+    owner.execute("call refresh_rollups()")
+    assert stale(owner) == []
+    rows = owner.execute(
+        "select readings from vehicle_hourly_stored where vehicle_id = 'a' and hour >= %s and hour < %s "
+        "order by hour",
+        (START + 4 * HOUR, START + 14 * HOUR),
+    ).fetchall()
+    assert [readings for (readings,) in rows] == [7, 7, *[6] * 6, 7, 7]
+
+
 def test_a_late_row_does_not_replace_a_dropped_one(owner: Connection, service: Connection) -> None:
     """Counts cannot tell: an hour of one reading, dropped, keeps it when another one comes for that hour."""
     insert(

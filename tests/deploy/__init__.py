@@ -1,0 +1,1 @@
+"""Deployment files: held against their schemas, and what they command run without containers."""

@@ -17,6 +17,8 @@ PAGES: Final = sorted(
     for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md")
     for page in PROJECT.glob(pattern)
 )
+# Pages under docs/ whose commands are for a running engine.
+TASKS: Final = ("operations", "export", "doctor", "lifecycle")
 # Only a command that hangs takes that long.
 _PATIENCE_S: Final = 150
 
@@ -48,7 +50,7 @@ def blocks(page: str, *languages: str) -> list[Block]:
     ]
     return [
         Block(page, line, language, body, below[2] if below and below[1] == "json" else None)
-        for (line, language, body), below in zip(found, [*found[1:], None], strict=True)
+        for (line, language, body), below in zip(found, [*found, None][1:], strict=True)
         if language in languages
     ]
 
@@ -56,10 +58,15 @@ def blocks(page: str, *languages: str) -> list[Block]:
 class Shell:
     """A shell in a folder of its own, in which commands of a page are run one block after the other."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, data: Path) -> None:
         self.folder = folder
+        self.data = str(data)
         root = servers.apache_root() / "usr"
-        self._environment = {"PATH": f"{root}/lib/postgresql/17/bin:/usr/bin:/bin", **environment}
+        self._environment = {
+            "PATH": f"{root}/lib/postgresql/17/bin:/usr/bin:/bin",
+            "HOME": str(folder),
+            "FLEETWATT_DATA_DIR": self.data,
+        }
         # As `just setup` puts it there.
         tool = folder / ".venv/bin/fleetwatt"
         tool.parent.mkdir(parents=True)
@@ -68,6 +75,8 @@ class Shell:
 
     def run(self, page: Sequence[Block], changed: Mapping[str, str]) -> dict[str, str]:
         """Run blocks in one shell, each `changed` in these words; give what each printed, by its name.
+
+        SQL is run at the address in $OWNER.
 
         Raises AssertionError where a command fails, with what was printed.
         """
@@ -79,6 +88,8 @@ class Shell:
                 if words in text:
                     unused.discard(words)
                     text = text.replace(words, instead)
+            if block.language == "sql":
+                text = f"psql \"$OWNER\" --quiet -v ON_ERROR_STOP=1 <<'END'\n{text}\nEND"
             script += [f"exec > '{self._output(block)}' 2>&1", text]
         assert not unused, f"no command has these words: {unused}"
         done = subprocess.run(

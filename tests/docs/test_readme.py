@@ -16,6 +16,8 @@ pytestmark = pytest.mark.timeout(300)
 
 # The way to start: what CI runs (.ci/run), and what the demo does is tested in tests/service/test_demo.py.
 FIRST = "python3 -m pip install"
+# Needs an engine for containers; tests/deploy runs what is in them.
+CONTAINERS = "deploy/compose/make-secrets.sh"
 # A database and a broker of one's own, and keys that close the service: they have a test of their own.
 OWN_SERVERS = "export FLEETWATT_MIGRATE_DATABASE_URL="
 KEYS = "fleetwatt key create"
@@ -38,7 +40,7 @@ def readme() -> list[Block]:
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """Give a shell; whatever runs on its data folder is ended."""
     with servers.scratch_dir() as scratch:
-        shell = Shell(tmp_path, {"FLEETWATT_DATA_DIR": str(scratch / "data"), "HOME": str(tmp_path)})
+        shell = Shell(tmp_path, scratch / "data")
         (tmp_path / "sessions.csv").write_text(SESSIONS)
         (tmp_path / "meter.csv").write_text(METER)
         yield shell
@@ -47,7 +49,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 def test_the_whole_way(shell: Shell) -> None:
     """Up, down and up; readings, sessions, answers, imports, exports, a simulation; answers as printed."""
-    page = [block for block in readme() if not block.text.startswith((FIRST, OWN_SERVERS, KEYS))]
+    page = [block for block in readme() if not block.text.startswith((FIRST, CONTAINERS, OWN_SERVERS, KEYS))]
     told = shell.run(
         page,
         {

@@ -18,7 +18,7 @@ APP: Final = create_app(Settings(database_url="postgresql://127.0.0.1:1/none"))
 DOCUMENT: Final[dict[str, Any]] = APP.openapi_schema.to_schema()
 # What is said after a name that does not exist yet.
 PLANNED: Final = r"(?P<planned> \(planned with)?"
-WORK: Final = {"security", "reliability", "benchmarks", "deployment and operation", "the dashboard"}
+WORK: Final = {"the dashboard"}
 
 # What the variants are described by, row by row; each stands in the first cell of a row of its section.
 SUBJECTS: Final[dict[str, list[str]]] = {
@@ -127,8 +127,7 @@ def test_every_route_exists_or_is_planned() -> None:
 def test_what_is_planned_names_the_work() -> None:
     """Each plan names the work that brings it, by its subject."""
     plans = re.findall(r"planned with ([^|.:;,)\n]+)", PAGE)
-    assert len(plans) > 10
-    assert {plan.strip() for plan in plans} <= WORK
+    assert {plan.strip() for plan in plans} == WORK
 
 
 def test_every_command_exists() -> None:
@@ -153,19 +152,10 @@ def test_every_setting_exists() -> None:
     assert named <= known
 
 
-def test_every_file_test_and_link_exists() -> None:
-    """Each file on the page is there, each test in it, and each link leads to a file or a heading."""
+def test_every_file_and_test_exists() -> None:
+    """Each file on the page is there, and each test in it."""
     for path, test in re.findall(r"`((?:tests|service|sql|docs)/[\w/.]+\.\w+)(?:::(\w+))?`", PAGE):
         assert (ROOT / path).is_file(), path
         if test:
             defined = re.findall(r"^(?:async )?def (\w+)\(", (ROOT / path).read_text(), re.MULTILINE)
             assert test in defined, (path, test)
-    headings = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        else:
-            assert (ROOT / "docs" / target).is_file(), target

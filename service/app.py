@@ -29,7 +29,7 @@ from service.ingest import http as ingest_http
 from service.ingest.mqtt import Consumer
 from service.ingest.pipeline import Pipeline
 from service.maintenance.dead_letters import DeadLetterBounds
-from service.maintenance.lifecycle import Expiry
+from service.maintenance.retention import Expiry
 from service.maintenance.rollups import Rollups
 from service.pulse import Pulse
 from service.questions import Questions

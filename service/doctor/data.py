@@ -8,7 +8,7 @@ from typing import Any, Final
 from service.doctor.finding import Finding, Patient, size
 from service.doctor.look import Look
 from service.errors import SettingsError
-from service.maintenance.lifecycle import Rules
+from service.maintenance.retention import Rules
 from service.sql import query
 
 _MIGRATE: Final = "fleetwatt migrate"

@@ -1,4 +1,4 @@
--- What becomes of data as they age; see service/maintenance/lifecycle.py.
+-- What becomes of data as they age; see service/maintenance/retention.py.
 
 -- name: apply_lifecycle
 -- Takes over how long data are kept and in which form; tells whether that changed anything. The owner's.

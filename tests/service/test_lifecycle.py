@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from service.cli import group
 from service.errors import DatabaseUnavailableError, SettingsError
 from service.maintenance import lifecycle
-from service.maintenance.lifecycle import Expiry, Rules
+from service.maintenance.retention import Expiry, Rules
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.types.range import TimestamptzRange
 
-from service.maintenance.lifecycle import Rules
+from service.maintenance.retention import Rules
 from tests.support.reckoning import DAY, HOUR
 from tests.support.servers import Postgres
 from tests.support.snapshots import (

@@ -18,7 +18,7 @@ def command() -> None:
     import sqlalchemy.exc
 
     from service import dsn, migrations
-    from service.maintenance import lifecycle
+    from service.maintenance import retention
 
     settings = client_settings()
     url = dsn.of_owner(settings)
@@ -29,13 +29,13 @@ def command() -> None:
         click.echo(f"warning: {text}", err=True)
 
     # What is wrong with the settings is told before anything changes.
-    lifecycle.Rules.of(settings)
+    retention.Rules.of(settings)
     try:
         before, after = migrations.migrate(url, warn)
     except sqlalchemy.exc.OperationalError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise DatabaseUnavailableError(f"the database does not answer: {reason}") from None
-    rules = lifecycle.apply(url, settings, warn)
+    rules = retention.apply(url, settings, warn)
     click.echo(
         f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"
     )

@@ -22,7 +22,7 @@ from service.embedded.instance import Process, Running
 from service.embedded.notify import Listener
 from service.embedded.processes import Child, started_at
 from service.errors import EmbeddedError
-from service.maintenance import lifecycle
+from service.maintenance import retention
 from service.settings import PREFIX, Settings
 
 
@@ -76,7 +76,7 @@ class Stack:
 
     async def _start(self) -> None:
         # What is wrong with the settings is told before anything starts.
-        lifecycle.Rules.of(self._settings)
+        retention.Rules.of(self._settings)
         before = instance.read_state(self._folder)
         for name in instance.end_leftovers(before):
             self._say(f"ended {name}, left over from a run that was killed")
@@ -141,7 +141,7 @@ class Stack:
         await postgres.prepare(self.running.db_port, words)
         self._say("migrating the database")
         await asyncio.to_thread(migrations.migrate, self.running.database)
-        await asyncio.to_thread(lifecycle.apply, self.running.database, self._settings, self._say)
+        await asyncio.to_thread(retention.apply, self.running.database, self._settings, self._say)
 
     async def _start_broker(self) -> None:
         self._say("starting Mosquitto")

@@ -19,7 +19,7 @@ from service.doctor import broker, room
 from service.doctor.examine import examine
 from service.doctor.finding import Patient
 from service.embedded.instance import Running
-from service.maintenance import lifecycle
+from service.maintenance import retention
 from service.settings import Settings
 from tests.support import servers
 from tests.support.doctor import found, good_broker, has, history, running_broker
@@ -64,7 +64,7 @@ def test_nothing_is_found_where_nothing_is_wrong(sound: Postgres) -> None:
             raw_retention_days=30,
             rollup_retention_days=400,
         )
-        lifecycle.apply(owner, settings)
+        retention.apply(owner, settings)
         with psycopg.connect(owner, autocommit=True) as connection:
             history(connection, 3)
             connection.execute("call refresh_rollups()")
@@ -276,7 +276,7 @@ def test_settings_that_do_not_go_together(settings: Settings) -> None:
 def test_chunks_that_wait(postgres: Postgres, database: str, settings: Settings) -> None:
     """Readings that are too old and cannot go, since nothing has rolled them up, are told."""
     keep = msgspec.structs.replace(settings, raw_retention_days=10, rollup_retention_days=20)
-    lifecycle.apply(postgres.url("fleetwatt_owner", database), keep)
+    retention.apply(postgres.url("fleetwatt_owner", database), keep)
     with postgres.admin(database) as admin:
         history(admin, 40)
     has(examine(Patient(settings=keep)), "lifecycle", "chunks of meter_reading are too old and cannot go")

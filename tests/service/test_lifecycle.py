@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 
 from service.cli import group
 from service.errors import DatabaseUnavailableError, SettingsError
-from service.maintenance import lifecycle
+from service.maintenance import retention
 from service.maintenance.retention import Expiry, Rules
 from service.settings import Settings
 
@@ -75,7 +75,7 @@ async def test_late_readings_reach_the_columnstore(
         pytest.skip("this edition has no columnstore")
     await fill(api, owner)
     url = settings.migrate_database_url
-    assert lifecycle.apply(url, msgspec.structs.replace(settings, columnstore_after_days=7)) is not None
+    assert retention.apply(url, msgspec.structs.replace(settings, columnstore_after_days=7)) is not None
     await run_job(owner, "policy_compression", "meter_reading")
     is_compressed = (
         "select bool_and(is_compressed) from timescaledb_information.chunks where hypertable_name = %s"
@@ -121,7 +121,7 @@ async def test_late_readings_reach_the_columnstore(
     assert await one(owner, counted, noon) == 6 + 3
     # What came late is converted by the policy's next run, and migrating again minds neither.
     await run_job(owner, "policy_compression", "meter_reading")
-    assert lifecycle.apply(url, msgspec.structs.replace(settings, columnstore_after_days=7)) is None
+    assert retention.apply(url, msgspec.structs.replace(settings, columnstore_after_days=7)) is None
     assert await one(owner, "select sum(readings) from meter_hourly_stored") == stored + len(batch) + 2
 
 
@@ -130,7 +130,7 @@ async def test_who_drops_what_is_too_old(
 ) -> None:
     """On Apache-2 a turn of the service does, on Community a job of the database."""
     await fill(api, owner)
-    rules = lifecycle.apply(
+    rules = retention.apply(
         settings.migrate_database_url, msgspec.structs.replace(settings, raw_retention_days=10)
     )
     assert str(rules) == "readings are kept 10 days, rollups for good; chunks of 24 h, columnstore off"
@@ -189,4 +189,4 @@ def test_rollups_outlive_readings(days: tuple[int, int]) -> None:
 def test_no_database_to_hand_them_to() -> None:
     """Without a database that answers, one line says so."""
     with pytest.raises(DatabaseUnavailableError, match="did not take the settings"):
-        lifecycle.apply("postgresql://fleetwatt_owner@127.0.0.1:1/none", Settings())
+        retention.apply("postgresql://fleetwatt_owner@127.0.0.1:1/none", Settings())

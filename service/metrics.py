@@ -84,6 +84,11 @@ ROLLUP_FAILURES: Final = Gauge(
     "Refreshes of the rollups that have failed so far, of all processes",
     ["stream"],
 )
+JOB_FAILURES: Final = Gauge(
+    "fleetwatt_job_failures",
+    "Runs that have failed so far of what the database, or the service for it, does by itself",
+    ["job"],
+)
 DEAD_LETTERS_WAITING: Final = Gauge(
     "fleetwatt_dead_letters_waiting", "Dead letters that no replay has resolved, counted once a minute"
 )

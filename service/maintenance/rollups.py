@@ -72,3 +72,6 @@ async def _publish(connection: AsyncConnection[Any]) -> None:
             metrics.ROLLUP_FAILED_AT.labels(stream).set(failed_at.timestamp() if failed_at else 0)
             metrics.ROLLUP_STALE_HOURS.labels(stream).set(row["stale_hours"])
             metrics.ROLLUP_FAILURES.labels(stream).set(row["failures"])
+        await cursor.execute(query("job_failures"))
+        for row in await cursor.fetchall():
+            metrics.JOB_FAILURES.labels(row["job"]).set(row["failures"])

@@ -15,3 +15,21 @@ call refresh_rollups();
 -- name: note_refresh_failure
 -- Notes that a refresh failed, and what it said.
 select note_refresh_failure(%(reason)s);
+
+-- name: job_failures
+-- Runs that have failed so far, by what they do: jobs of the database, and the service's dropping where it has none.
+select
+    j.job,
+    sum(j.failures)::bigint as failures
+from (
+    select
+        d.job,
+        coalesce(d.failures, 0) as failures
+    from database_jobs() as d
+    union all
+    select
+        'drop_expired' as job,
+        l.failures
+    from lifecycle as l
+) as j
+group by j.job;

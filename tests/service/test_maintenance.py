@@ -121,6 +121,7 @@ async def test_freshness_is_told(
     assert now - timedelta(hours=1, minutes=3) < datetime.fromisoformat(told["refreshedUntil"]) <= now
     assert datetime.fromisoformat(told["refreshedAt"]) <= now
     assert (told["failures"], told["lastError"]) == (1, "no luck")
+    await owner.execute("update lifecycle set failures = 3")
     # What the loop publishes; a turn on Apache-2 refreshes, too.
     await Rollups(settings).turn()
     text = (await api.get("/metrics")).text
@@ -129,6 +130,8 @@ async def test_freshness_is_told(
     assert 'fleetwatt_rollup_failures{stream="meter"} 1.0' in text
     [failed_at] = re.findall(r'fleetwatt_rollup_failed_at_seconds{stream="meter"} ([0-9.e+]+)', text)
     assert now - timedelta(minutes=1) < datetime.fromtimestamp(float(failed_at), UTC) <= now
+    jobs = dict(re.findall(r'fleetwatt_job_failures{job="(\w+)"} ([0-9.]+)', text))
+    assert jobs == {"drop_expired": "3.0"} | ({"refresh_rollups": "0.0"} if edition == "community" else {})
 
 
 async def test_a_refresh_that_fails_is_counted_and_lets_go(

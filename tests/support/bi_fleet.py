@@ -111,8 +111,8 @@ def _history() -> Iterator[Reading]:
 
 
 def _today() -> datetime:
-    """Give the start of this hour."""
-    return bin_of(datetime.now(UTC), HOUR)
+    """Give the end of the last hour that a refresh rolls up: it settles for two minutes."""
+    return bin_of(datetime.now(UTC) - timedelta(minutes=2), HOUR)
 
 
 def _failing() -> Iterator[Reading]:

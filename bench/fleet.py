@@ -63,7 +63,7 @@ def minutes(
         for number in range(devices):
             for kind in KINDS:
                 at = begin + timedelta(
-                    minutes=minute, seconds=60 * number / devices, milliseconds=chosen.randint(1, 40)
+                    minutes=minute, seconds=59.9 * number / devices, milliseconds=chosen.randint(1, 40)
                 )
                 stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
                 kwh = chosen.randint(0, 183_333) / 1e6

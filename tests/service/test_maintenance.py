@@ -131,7 +131,9 @@ async def test_freshness_is_told(
     [failed_at] = re.findall(r'fleetwatt_rollup_failed_at_seconds{stream="meter"} ([0-9.e+]+)', text)
     assert now - timedelta(minutes=1) < datetime.fromtimestamp(float(failed_at), UTC) <= now
     jobs = dict(re.findall(r'fleetwatt_job_failures{job="(\w+)"} ([0-9.]+)', text))
-    assert jobs == {"drop_expired": "3.0"} | ({"refresh_rollups": "0.0"} if edition == "community" else {})
+    # What a test on the other edition set in this process stays.
+    assert jobs["drop_expired"] == "3.0"
+    assert edition == "apache" or jobs["refresh_rollups"] == "0.0"
 
 
 async def test_a_refresh_that_fails_is_counted_and_lets_go(

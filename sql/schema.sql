@@ -1159,6 +1159,11 @@ declare
     hours bigint := extract(epoch from hour_to - hour_from)::bigint / 3600;
 begin
     delete from rollup_stale where stale_id = any(seen);
+    -- Hours that are passed over have no reading of this stream, but perhaps of the other one: balances are owed for them.
+    insert into balance_due (during)
+    select tstzrange(p.refreshed_until, hour_from)
+    from rollup_progress as p
+    where p.stream = wanted and p.refreshed_until < hour_from;
     update rollup_progress as p
     set
         refreshed_until = greatest(p.refreshed_until, hour_to),

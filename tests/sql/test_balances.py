@@ -218,6 +218,19 @@ def test_a_stream_that_lags(engine: Engine) -> None:
     engine.check()
 
 
+def test_days_of_which_one_stream_has_nothing(engine: Engine) -> None:
+    """A refresh that comes late passes over days without a chunk of one stream: the other's energy counts."""
+    chance = Random(4)
+    days = [START + (72 + 24 * number) * HOUR for number in range(4)]
+    insert(engine.owner, [meter("m", day + 2 * HOUR, chance) for day in days])
+    insert(engine.owner, [vehicle("a", days[-1] + 2 * HOUR, chance)])
+    engine.refresh(168)
+    assert engine.fleet(72, 144)["a"][1:] == (3, 0, 0)
+    assert engine.is_read("balance_daily", 72, 168) == (True, True)
+    asked = [(START + 60 * HOUR, START + 168 * HOUR), (days[0], days[2])]
+    assert wrong_answers(engine.owner, VEHICLES, asked) == []
+
+
 def test_all_that_waits_is_filled_in_bites(engine: Engine) -> None:
     """A call takes so many log rows, the oldest first, and tells when none is left."""
     for number in range(5):

@@ -136,4 +136,6 @@ class Questions:
         """
         if isinstance(error, PoolTimeout):
             return self.replica_state != "ok" or not self._at_replica.busy
+        if isinstance(error, TimeoutError):
+            return self.replica_state != "ok"
         return is_transient(error) and getattr(error, "sqlstate", None) != _CANCELED

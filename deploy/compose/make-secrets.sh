@@ -50,6 +50,10 @@ authority() {
 # $1: a name. $2: its authority. $3: the certificate's common name. $4: its extensions.
 certificate() {
     [ -e "$1.crt" ] && return
+    if [ ! -e "authority/$2.key" ]; then
+        echo "$folder/authority/$2.key is not there, and $1.crt cannot be signed without it: bring it back" >&2
+        exit 1
+    fi
     openssl req -newkey rsa:3072 -nodes -subj "/CN=$3" -keyout "authority/$1.key" -out "authority/$1.csr" 2> /dev/null
     printf '%b' "$4" > "authority/$1.ext"
     openssl x509 -req -in "authority/$1.csr" -CA "authority/$2.crt" -CAkey "authority/$2.key" -CAcreateserial -days 365 \

@@ -50,7 +50,10 @@ def judge(file: Path, options: dict[str, str], settings: Settings) -> list[Findi
             )
         )
 
-    if options.get("persistence") != "true":
+    # With that plugin the broker of version 2.1 keeps everything at once, and shared subscriptions, too.
+    if "mosquitto_persist_sqlite" in options.get("plugin", ""):
+        pass
+    elif options.get("persistence") != "true":
         tell("error", "persistence", "true", "a restart of the broker loses all that waits for workers")
     elif int(options.get("autosave_interval", "1800")) > _MOST_AUTOSAVE_S:
         tell(

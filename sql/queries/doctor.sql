@@ -6,7 +6,11 @@ select
     clock_timestamp() as now,
     current_user as login,
     coalesce(r.rolsuper, false) as is_superuser,
-    pg_has_role('fleetwatt_owner', 'member') as is_owner,
+    -- By number: before the first migration there is no role of that name, and asking by name is an error.
+    coalesce((
+        select pg_has_role(o.oid, 'member') from pg_roles as o
+        where o.rolname = 'fleetwatt_owner'
+    ), false) as is_owner,
     current_setting('server_version') as postgres,
     current_setting('server_version_num')::int as postgres_number,
     (
@@ -36,7 +40,10 @@ select
     coalesce(r.rolcanlogin, false) as may_log_in,
     coalesce(r.rolsuper or r.rolcreaterole or r.rolcreatedb or r.rolreplication or r.rolbypassrls, false) as has_power,
     coalesce(
-        wanted.name <> 'fleetwatt_owner' and pg_has_role(r.rolname, 'fleetwatt_owner', 'member'), false
+        wanted.name <> 'fleetwatt_owner' and (
+            select pg_has_role(r.oid, o.oid, 'member') from pg_roles as o
+            where o.rolname = 'fleetwatt_owner'
+        ), false
     ) as is_owner
 from (values ('fleetwatt_owner'), ('fleetwatt_service'), ('fleetwatt_bi')) as wanted (name)
 left join pg_roles as r on wanted.name = r.rolname;

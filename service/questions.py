@@ -16,7 +16,7 @@ from service.settings import Settings
 
 Rows = list[dict[str, Any]]
 
-_PATIENCE_S: Final = 40.0
+_PATIENCE_S: Final = 10.0
 # The server was told to end the query, most often by its own statement_timeout.
 _CANCELED: Final = "57014"
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
@@ -42,13 +42,14 @@ class Source(Protocol):
 class Server:
     """One server, over a pool of connections that only read, each transaction on one snapshot."""
 
-    def __init__(self, pool: db.ReadPool) -> None:
+    def __init__(self, pool: db.ReadPool, patience_s: float) -> None:
         self._pool = pool
+        self._patience_s = patience_s
         self._using: set[psycopg.AsyncConnection[Any]] = set()
 
     async def ask(self, *questions: Question) -> list[Rows]:
         """Give the rows of each question, all as of one moment; as of Source."""
-        async with asyncio.timeout(_PATIENCE_S), self._pool.connection() as connection:
+        async with asyncio.timeout(self._patience_s * len(questions)), self._pool.connection() as connection:
             self._using.add(connection)
             try:
                 if len(questions) == 1:
@@ -82,14 +83,16 @@ class Questions:
     """
 
     def __init__(self, settings: Settings) -> None:
+        # The server ends a statement itself, unless it is frozen or cut off.
+        patience_s = settings.statement_timeout_s + _PATIENCE_S
         self._pools = [db.question_pool(settings, db.require_url(settings))]
-        self.primary = Server(self._pools[0])
+        self.primary = Server(self._pools[0], patience_s)
         self._replica: Replica | None = None
         if settings.read_database_url:
             dsn.check(settings.read_database_url, "FLEETWATT_READ_DATABASE_URL")
             # Not checked before use: one that is dead costs a question to the primary.
             self._pools.append(db.question_pool(settings, settings.read_database_url, "replica", check=False))
-            self._at_replica = Server(self._pools[1])
+            self._at_replica = Server(self._pools[1], patience_s)
             self._replica = Replica(settings, self._at_replica.hang_up)
 
     async def __aenter__(self) -> Self:

@@ -48,6 +48,16 @@ class AtomicRefusedError(IngestError):
         self.conflicts = conflicts
 
 
+def first_line(error: BaseException) -> str:
+    """Give what an error says in its first line: the next ones of a database's point into a statement."""
+    return str(error).strip().partition("\n")[0]
+
+
+def no_answer(error: BaseException) -> DatabaseUnavailableError:
+    """Word that a database cannot be reached, for whoever called a command."""
+    return DatabaseUnavailableError(f"the database does not answer: {first_line(error)}")
+
+
 # SQLSTATE classes that blame the data itself: it is malformed, or a constraint forbids it.
 _BLAMES_DATA = ("22", "23")
 # Connection, transaction state (read-only), rollback by the server, resources, object state (locks), operator

@@ -507,16 +507,9 @@ begin
     edge as materialized (
         select p.vehicle_id, p.meter_id, p.part_from, p.part_to, e.kwh_ac, e.readings
         from (
-            select
-                d.vehicle_id, d.meter_id, d.hour_from - interval '1 hour' as hour, d.cut_from as part_from,
-                least(d.hour_from, d.cut_to) as part_to
+            select d.vehicle_id, d.meter_id, cut.bin as hour, cut.part_from, cut.part_to
             from drawn as d
-            where d.hour_from > d.cut_from
-            union all
-            -- Unless it is the part above, of a session within one hour.
-            select d.vehicle_id, d.meter_id, d.hour_to, d.hour_to, d.cut_to
-            from drawn as d
-            where d.hour_to < d.cut_to and d.hour_to >= d.cut_from
+            cross join lateral cut_parts(tstzrange(d.cut_from, d.cut_to), interval '1 hour') as cut
         ) as p
         left join session_edge as e
             on

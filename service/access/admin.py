@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from service import dsn
 from service.access.key import KEY_ID, Key, make
-from service.errors import DatabaseUnavailableError, FleetwattError, SettingsError
+from service.errors import FleetwattError, SettingsError, no_answer
 from service.settings import Settings
 from service.sql import query
 
@@ -74,8 +74,7 @@ def owner(settings: Settings) -> Iterator[Owner]:
     ):
         raise FleetwattError("the database has no table of keys yet: run `fleetwatt migrate`") from None
     except psycopg.OperationalError as error:
-        first_line = str(error).strip().splitlines()[:1]
-        raise DatabaseUnavailableError(f"the database does not answer: {' '.join(first_line)}") from None
+        raise no_answer(error) from None
 
 
 def create(connection: Owner, new: NewKey, given: Key | None = None) -> tuple[Key, bool]:

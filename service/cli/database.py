@@ -13,7 +13,7 @@ import psycopg_pool
 from service import db, log
 from service.cli.options import client_settings
 from service.db import ReadPool
-from service.errors import DatabaseUnavailableError, FleetwattError
+from service.errors import DatabaseUnavailableError, FleetwattError, no_answer
 from service.settings import Settings
 from service.web.problems import Problem
 
@@ -46,8 +46,7 @@ def with_pool(data_dir: Path | None, work: Callable[[ReadPool, Settings], Awaita
     except (psycopg_pool.PoolTimeout, TimeoutError):
         raise DatabaseUnavailableError("the database does not answer") from None
     except psycopg.OperationalError as error:
-        first_line = str(error).partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database does not answer: {first_line}") from None
+        raise no_answer(error) from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         raise FleetwattError(
             "the database has no schema yet, or an older one: run `fleetwatt migrate`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from service.cli.options import client_settings
-from service.errors import DatabaseUnavailableError, SettingsError
+from service.errors import SettingsError, no_answer
 
 
 @click.command("migrate")
@@ -33,8 +33,7 @@ def command() -> None:
     try:
         before, after = migrations.migrate(url, warn)
     except sqlalchemy.exc.OperationalError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database does not answer: {reason}") from None
+        raise no_answer(error.orig or error) from None
     rules = retention.apply(url, settings, warn)
     click.echo(
         f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"

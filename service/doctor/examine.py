@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import psycopg
@@ -13,7 +12,7 @@ from service.doctor import data, messages, replica, room, server, versions, work
 from service.doctor.broker import Seen
 from service.doctor.finding import SEVERITIES, Finding, Patient
 from service.doctor.look import Look
-from service.errors import FleetwattError, SettingsError
+from service.errors import FleetwattError, SettingsError, first_line, no_answer
 from service.sql import query
 
 
@@ -59,7 +58,7 @@ def _of_database(patient: Patient, seen: Seen | None, facts: dict[str, str]) -> 
     except SettingsError as error:
         return [_no_database(str(error), "")]
     except psycopg.Error as error:
-        return [_no_database(f"the database does not answer: {_words(error)}", "systemctl start postgresql")]
+        return [_no_database(str(no_answer(error)), "systemctl start postgresql")]
     try:
         return _of_server(patient, look, seen, facts)
     finally:
@@ -91,7 +90,7 @@ def _of_server(patient: Patient, look: Look, seen: Seen | None, facts: dict[str,
         # What an older or newer schema lacks would be found missing again and again.
         return findings
     checks: dict[str, Callable[[], list[Finding]]] = {
-        "roles": lambda: server.roles(patient, look),
+        "roles": lambda: server.roles(patient, look, told),
         "lifecycle": lambda: data.lifecycle(patient, look),
         "jobs": lambda: data.jobs(patient, look, told),
         "rollups": lambda: data.rollups(patient, look),
@@ -120,9 +119,5 @@ def _guarded(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
         return [_could_not(name, error)]
 
 
-def _could_not(name: str, error: Any) -> Finding:
-    return Finding("error", name, f"could not look: {_words(error)}", "what is wrong there stays unknown")
-
-
-def _words(error: Any) -> str:
-    return str(error).strip().partition("\n")[0]
+def _could_not(name: str, error: BaseException) -> Finding:
+    return Finding("error", name, f"could not look: {first_line(error)}", "what is wrong there stays unknown")

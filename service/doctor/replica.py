@@ -9,6 +9,7 @@ import psycopg
 from service import dsn
 from service.doctor.finding import Finding, Patient, size
 from service.doctor.look import Look
+from service.errors import first_line
 from service.sql import query
 
 # More of the log than a replica that keeps up is ever behind.
@@ -26,8 +27,7 @@ def replica(patient: Patient, look: Look) -> list[Finding]:
     try:
         other = Look.at(url)
     except psycopg.OperationalError as error:
-        words = str(error).strip().partition("\n")[0]
-        what = f"the replica does not answer: {words}"
+        what = f"the replica does not answer: {first_line(error)}"
         return [
             Finding("warning", "replica", what, _PRIMARY, "systemctl start postgresql    # on its machine")
         ]

@@ -85,10 +85,9 @@ def schema(_patient: Patient, look: Look) -> list[Finding]:
     ]
 
 
-def roles(patient: Patient, look: Look) -> list[Finding]:
+def roles(patient: Patient, look: Look, server: dict[str, Any]) -> list[Finding]:
     """Tell of roles that are missing, or may do more or less than they should."""
     found = []
-    server = look.one(query("doctor_server"))
     service = patient.settings.database_url and (server["is_superuser"] or server["is_owner"])
     if service:
         found.append(

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 
 from service import db
-from service.errors import DatabaseUnavailableError, ExportError
+from service.errors import ExportError, no_answer
 from service.exporter.datasets import DATASETS, Dataset
 from service.exporter.formats import Format, Writer, copy_statement, writer
 from service.exporter.target import open_target
@@ -81,8 +81,7 @@ def export(options: ExportOptions, settings: Settings, on_progress: OnProgress |
             "the database has no schema yet, or an older one: run `fleetwatt migrate`"
         ) from None
     except psycopg.OperationalError as error:
-        first_line = str(error).partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database does not answer: {first_line}") from None
+        raise no_answer(error) from None
     return ExportReport(rows, counted.count)
 
 

@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 
 from service import db
-from service.errors import DatabaseUnavailableError, ImportFileError
+from service.errors import ImportFileError, no_answer
 from service.importer.mapping import Mapping, RowReader
 from service.importer.refusal import Refusal
 from service.importer.report import ImportReport, OnRejected, RejectedLine
@@ -206,6 +206,5 @@ async def _check_database(settings: Settings) -> None:
     try:
         connection = await db.writer_connection(db.require_url(settings))
     except psycopg.OperationalError as error:
-        first_line = str(error).partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database does not answer: {first_line}") from None
+        raise no_answer(error) from None
     await connection.close()

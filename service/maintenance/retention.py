@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, NoReturn
 import psycopg
 
 from service import db, lifecycle, log
-from service.errors import DatabaseUnavailableError, SettingsError, is_transient
+from service.errors import DatabaseUnavailableError, SettingsError, first_line, is_transient
 from service.settings import Settings
 from service.sql import query
 
@@ -85,7 +85,7 @@ def apply(url: str, settings: Settings, warn: Callable[[str], None] = lambda _: 
         if not is_transient(error):
             raise
         raise DatabaseUnavailableError(
-            f"the database did not take the settings of lifecycle over: {str(error).partition(chr(10))[0]}"
+            f"the database did not take the settings of lifecycle over: {first_line(error)}"
         ) from None
     if rules.columnstore_after_days and not columnstore:
         warn(

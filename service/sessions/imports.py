@@ -17,7 +17,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from service import db
-from service.errors import DatabaseUnavailableError, ImportFileError
+from service.errors import ImportFileError, no_answer
 from service.importer.refusal import Refusal
 from service.importer.report import ImportReport, OnRejected, RejectedLine
 from service.importer.source import open_source
@@ -283,5 +283,4 @@ async def _connect(settings: Settings) -> AsyncConnection[tuple[Any, ...]]:
     try:
         return await db.writer_connection(db.require_url(settings), "import")
     except psycopg.OperationalError as error:
-        first_line = str(error).partition("\n")[0]
-        raise DatabaseUnavailableError(f"the database does not answer: {first_line}") from None
+        raise no_answer(error) from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -36,19 +34,10 @@ def readme() -> list[Block]:
     return blocks("README.md", "sh")
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """Give a shell; whatever runs on its data folder is ended."""
-    with servers.scratch_dir() as scratch:
-        shell = Shell(tmp_path, scratch / "data")
-        (tmp_path / "sessions.csv").write_text(SESSIONS)
-        (tmp_path / "meter.csv").write_text(METER)
-        yield shell
-        shell.run([Block("end", 0, "sh", "fleetwatt down || true", None)], {})
-
-
 def test_the_whole_way(shell: Shell) -> None:
     """Up, down and up; readings, sessions, answers, imports, exports, a simulation; answers as printed."""
+    (shell.folder / "sessions.csv").write_text(SESSIONS)
+    (shell.folder / "meter.csv").write_text(METER)
     page = [block for block in readme() if not block.text.startswith((FIRST, CONTAINERS, OWN_SERVERS, KEYS))]
     told = shell.run(
         page,

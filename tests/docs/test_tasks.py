@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.docs.pages import TASKS, Block, Shell, blocks
-from tests.support import servers
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,15 +24,6 @@ post /v1/telemetry '{"meterId": "METER-001", '"$AC"', "timestamp": "2126-01-31T1
 post /v1/telemetry '{"meterId": "METER-002", '"$AC"', "timestamp": "2126-01-31T12:00:00Z"}'
 """
 END = "fleetwatt down"
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    """Give a shell; whatever runs on its data folder is ended."""
-    with servers.scratch_dir() as scratch:
-        shell = Shell(tmp_path, scratch / "data")
-        yield shell
-        shell.run([Block("end", 0, "sh", "fleetwatt down || true", None)], {})
 
 
 def test_tasks(shell: Shell) -> None:

@@ -137,9 +137,10 @@ def test_what_a_broker_grants() -> None:
     assert all(word in finding.what for finding, word in zip(found, words, strict=True))
 
 
-def test_configurations_that_are_ours() -> None:
-    """Nothing is wrong with the broker's configuration in deploy/."""
-    file = DEPLOYED / "mosquitto.conf"
+@pytest.mark.parametrize("folder", ["mosquitto", "compose"])
+def test_configurations_that_are_ours(folder: str) -> None:
+    """Nothing is wrong with the broker's configurations in deploy/."""
+    file = DEPLOYED.parent / folder / "mosquitto.conf"
     assert mosquitto.judge(file, mosquitto.read(file), Settings()) == []
 
 

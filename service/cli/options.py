@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from service import settings as settings_module
 from service.access import key
 from service.embedded import instance
 from service.errors import SettingsError
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 
 data_dir_option = click.option(
     "--data-dir",
@@ -25,8 +26,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def client_settings(data_dir: Path | None = None) -> Settings:
     """Give the settings of a command that uses a running engine (import, seed, simulate, migrate).
 
-    Addresses that are not set are those of the running `fleetwatt up` (or demo), if there is one. `serve` and
-    `worker` are the engine, and take nothing but what is set.
+    Addresses, and how long data are kept, are those of the running `fleetwatt up` (or demo), if there is one,
+    where they are not set. `serve` and `worker` are the engine, and take nothing but what is set.
     """
     settings = settings_module.load()
     running = instance.find_running(settings, data_dir)
@@ -36,6 +37,13 @@ def client_settings(data_dir: Path | None = None) -> Settings:
         # These are for a broker of the user's own.
         nothing = dict.fromkeys(settings_module.BROKER_CREDENTIALS, "")
         settings = msgspec.structs.replace(settings, **nothing)
+    if not settings.database_url and not settings.migrate_database_url:
+        unset = {
+            name: value
+            for name, value in running.rules.items()
+            if f"{PREFIX}{name.upper()}" not in os.environ
+        }
+        settings = msgspec.structs.replace(settings, **unset)
     return msgspec.structs.replace(
         settings,
         database_url=settings.database_url or running.service_database,

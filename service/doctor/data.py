@@ -11,7 +11,6 @@ from service.errors import SettingsError
 from service.maintenance.retention import Rules
 from service.sql import query
 
-_MIGRATE: Final = "fleetwatt migrate"
 # What a refresh each minute, with its retries, never comes near to.
 _LATE: Final = timedelta(minutes=15)
 _STALE: Final = timedelta(hours=1)
@@ -27,7 +26,7 @@ def lifecycle(patient: Patient, look: Look) -> list[Finding]:
     except SettingsError as error:
         return [Finding("error", "lifecycle", str(error), "`fleetwatt migrate` refuses these settings")]
     row = look.one(query("doctor_lifecycle"))
-    there = Rules(*(row[name] for name in Rules._fields))
+    there = Rules.there(row)
     found = []
     if there != wanted:
         found.append(
@@ -37,7 +36,8 @@ def lifecycle(patient: Patient, look: Look) -> list[Finding]:
                 f"settings ask that {wanted}. The database goes by: {there}",
                 _what_goes(look, wanted)
                 or "it takes over what `fleetwatt migrate` hands it, and nothing else",
-                _MIGRATE,
+                f"{wanted.variables}fleetwatt migrate"
+                + ("" if wanted.variables else f"    # or, to keep it so, set {there.variables}here, too"),
             )
         )
     elif what := _what_goes(look, there):
@@ -64,7 +64,7 @@ def lifecycle(patient: Patient, look: Look) -> list[Finding]:
                 "broker keeps "
                 f"them for an absent worker for {kept_s // _DAY_S}",
                 "late readings are stored all the same, but each batch of them costs more in the columnstore",
-                f"FLEETWATT_COLUMNSTORE_AFTER_DAYS={-(-kept_s // _DAY_S)} fleetwatt migrate",
+                wanted._replace(columnstore_after_days=-(-kept_s // _DAY_S)).variables + "fleetwatt migrate",
             )
         )
     return found
@@ -114,7 +114,7 @@ def jobs(patient: Patient, look: Look, server: dict[str, Any]) -> list[Finding]:
         return []
     found = []
     rows = look.rows(query("doctor_jobs"))
-    rules = look.one(query("doctor_lifecycle"))
+    rules = Rules.there(look.one(query("doctor_lifecycle")))
     if server["background_workers"] == 0:
         found.append(
             Finding(
@@ -126,30 +126,30 @@ def jobs(patient: Patient, look: Look, server: dict[str, Any]) -> list[Finding]:
                 + "    # and restart it",
             )
         )
-    return found + _strange_jobs(patient, rows, _wanted_jobs(rules)) + _failing_jobs(patient, rows)
+    return found + _strange_jobs(patient, rows, rules) + _failing_jobs(patient, rows)
 
 
-def _wanted_jobs(rules: dict[str, Any]) -> dict[tuple[str, str | None], timedelta | None]:
+def _wanted_jobs(rules: Rules) -> dict[tuple[str, str | None], timedelta | None]:
     """Give the jobs that should be there, and after what time those of the columnstore work."""
     wanted: dict[tuple[str, str | None], timedelta | None] = {("refresh_rollups", None): None}
-    if rules["raw_retention_days"]:
+    if rules.raw_retention_days:
         wanted["drop_expired", None] = None
-    if days := rules["columnstore_after_days"]:
+    if days := rules.columnstore_after_days:
         for stream in ("meter", "vehicle"):
             wanted["policy_compression", f"{stream}_reading"] = timedelta(days=days)
     return wanted
 
 
-def _strange_jobs(
-    patient: Patient, rows: list[dict[str, Any]], wanted: dict[tuple[str, str | None], timedelta | None]
-) -> list[Finding]:
+def _strange_jobs(patient: Patient, rows: list[dict[str, Any]], rules: Rules) -> list[Finding]:
     found = []
+    wanted = _wanted_jobs(rules)
+    migrate = f"{rules.variables}fleetwatt migrate"
     there = {(row["job"], row["hypertable"]): row for row in rows}
     for key, after in wanted.items():
         row = there.get(key)
         name = " of ".join(filter(None, key))
         if row is None:
-            found.append(Finding("error", "jobs", f"there is no job {name}", _NOBODY, _MIGRATE))
+            found.append(Finding("error", "jobs", f"there is no job {name}", _NOBODY, migrate))
         elif row["after"] != after:
             found.append(
                 Finding(
@@ -157,7 +157,7 @@ def _strange_jobs(
                     "jobs",
                     f"the job {name} works after {row['after']}",
                     "settings differ",
-                    _MIGRATE,
+                    migrate,
                 )
             )
     found += [

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from service.doctor.finding import Finding, Patient, machine_bytes, size
 from service.doctor.look import Look
+from service.maintenance.retention import Rules
 from service.sql import query
 
 # Of memory, for the chunks of all streams that are written right now, with their indexes.
@@ -24,14 +25,14 @@ def chunks(patient: Patient, look: Look, server: dict[str, Any]) -> list[Finding
     growth = look.one(query("doctor_growth"))
     if not growth["recent_days"] or growth["recent_days"] < _LEAST_DAYS:
         return []
-    hours = look.one(query("doctor_lifecycle"))["chunk_hours"]
+    rules = Rules.there(look.one(query("doctor_lifecycle")))
     # What is not on this machine tells of its memory only by what the planner may count on.
     memory = machine_bytes() if patient.database_is_here else server["effective_cache_size"] * 4 / 3
     return judge_chunks(
         patient,
         bytes_a_day=growth["recent_bytes"] / growth["recent_days"],
         index_bytes_a_day=growth["recent_index_bytes"] / growth["recent_days"],
-        hours=hours,
+        rules=rules,
         memory=memory,
         shared_buffers=server["shared_buffers"],
     )
@@ -42,12 +43,12 @@ def judge_chunks(
     *,
     bytes_a_day: float,
     index_bytes_a_day: float,
-    hours: int,
+    rules: Rules,
     memory: float,
     shared_buffers: float,
 ) -> list[Finding]:
     """Judge a rate of growth, in bytes, by the length of chunks and by memory."""
-    open_bytes = bytes_a_day * hours / 24
+    open_bytes = bytes_a_day * rules.chunk_hours / 24
     found = []
     if open_bytes > memory * _SHARE:
         fits = next((each for each in _HOURS if bytes_a_day * each / 24 <= memory * _SHARE), 1)
@@ -58,10 +59,10 @@ def judge_chunks(
                 f"the chunks that are written grow to {size(open_bytes)}, more than a quarter of "
                 f"{size(memory)} of memory",
                 "once they do not fit, each reading costs a read from disk",
-                f"FLEETWATT_CHUNK_HOURS={fits} fleetwatt migrate    # and set it for good",
+                f"{rules._replace(chunk_hours=fits).variables}fleetwatt migrate    # and set it for good",
             )
         )
-    index_bytes = index_bytes_a_day * hours / 24
+    index_bytes = index_bytes_a_day * rules.chunk_hours / 24
     if index_bytes > shared_buffers and not found:
         megabytes = int(min(memory * _SHARE, index_bytes * 1.5) / 2**20)
         found.append(
@@ -88,8 +89,8 @@ def disk(patient: Patient, look: Look) -> list[Finding]:
         a_day = 0.0
     else:
         a_day = growth["recent_bytes"] / growth["recent_days"]
-    rules = look.one(query("doctor_lifecycle"))
-    if rules["columnstore_after_days"] and growth["packed_days"]:
+    rules = Rules.there(look.one(query("doctor_lifecycle")))
+    if rules.columnstore_after_days and growth["packed_days"]:
         a_day = min(a_day, growth["packed_bytes"] / growth["packed_days"])
     free = disk_usage(Path(patient.running.data_dir)).free
     return judge_disk(
@@ -97,15 +98,17 @@ def disk(patient: Patient, look: Look) -> list[Finding]:
         free=free,
         a_day=a_day,
         # What comes until as much goes as comes.
-        most=rules["raw_retention_days"] * a_day - growth["bytes"] if rules["raw_retention_days"] else None,
+        most=rules.raw_retention_days * a_day - growth["bytes"] if rules.raw_retention_days else None,
+        rules=rules,
     )
 
 
-def judge_disk(folder: str, *, free: float, a_day: float, most: float | None) -> list[Finding]:
+def judge_disk(folder: str, *, free: float, a_day: float, most: float | None, rules: Rules) -> list[Finding]:
     """Judge free bytes by the growth a day, of which no more than `most` (if not None) comes in all."""
     if most is not None and most < free * 0.9:
         a_day = 0.0
     days = free / a_day if a_day > 0 else float("inf")
+    kept = min(90, rules.raw_retention_days // 2 or 90)
     if days >= _WARN_DAYS and free > 2**30:
         return []
     return [
@@ -115,7 +118,7 @@ def judge_disk(folder: str, *, free: float, a_day: float, most: float | None) ->
             f"{size(free)} are free at {folder}"
             + (f": room for {days:.0f} days at {size(a_day)} a day" if a_day > 0 else ""),
             "a database without room takes no reading",
-            "FLEETWATT_RAW_RETENTION_DAYS=90 fleetwatt migrate    # drops readings older than that; or "
-            "add room",
+            f"{rules._replace(raw_retention_days=kept).variables}fleetwatt migrate    "
+            "# drops readings older than that; or add room",
         )
     ]

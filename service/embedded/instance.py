@@ -54,6 +54,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_port: int
     db_port: int
     processes: list[Process]
+    # How long data are kept, by the names of the settings; unknown of an engine of an earlier release.
+    rules: dict[str, int] = {}
 
 
 def default_dirs(settings: Settings) -> dict[str, Path]:

@@ -108,6 +108,7 @@ class Stack:
             mqtt_port=broker,
             db_port=database,
             processes=[],
+            rules=retention.Rules.of(self._settings)._asdict(),
         )
 
     def _note(self, *, ready: bool = False) -> None:

@@ -6,8 +6,8 @@ has dropped what is due by them; it can change none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, NoReturn
 
 import psycopg
 
@@ -49,6 +49,21 @@ class Rules(NamedTuple):
                 "as the readings that they are made of"
             )
         return rules
+
+    @classmethod
+    def there(cls, row: Mapping[str, Any]) -> Rules:
+        """Take them from the database's row of `lifecycle`."""
+        return cls(*(row[name] for name in cls._fields))
+
+    @property
+    def variables(self) -> str:
+        """Write those that are not as by default as variables before a command, such as `FLEETWATT_X=6 `."""
+        usual = Rules.of(Settings())
+        return "".join(
+            f"FLEETWATT_{name.upper()}={value} "
+            for name, value in self._asdict().items()
+            if value != getattr(usual, name)
+        )
 
     def __str__(self) -> str:
         raw, rollups = _days(self.raw_retention_days), _days(self.rollup_retention_days)

@@ -156,6 +156,17 @@ def test_bi_tools_start_read_only_with_nothing_to_set_up(folder: Path) -> None:
     check_bi_sessions(folder)
 
 
+def test_commands_beside_it_keep_data_as_long(folder: Path) -> None:
+    """How long data are kept was told to `up`: doctor and migrate, called without it, go by that."""
+    up(folder, environment={"FLEETWATT_RAW_RETENTION_DAYS": "30"})
+    here = {"FLEETWATT_DATA_DIR": str(folder)}
+    assert "lifecycle" not in fleetwatt("migrate", environment=here).stdout
+    report = json.loads(fleetwatt("doctor", "--json", environment=here).stdout)
+    assert "lifecycle" not in {finding["check"] for finding in report["findings"]}
+    output = fleetwatt("migrate", environment=here | {"FLEETWATT_RAW_RETENTION_DAYS": "0"}).stdout
+    assert "readings are kept for good" in output
+
+
 def test_a_second_up_and_a_taken_port_say_what_is_wrong(folder: Path) -> None:
     """A folder in use, a taken port and a folder with other files each give one clear line."""
     running = up(folder)

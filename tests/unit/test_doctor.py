@@ -11,10 +11,12 @@ from service.doctor import messages, mosquitto, room, server, versions
 from service.doctor.broker import Seen
 from service.doctor.examine import Report
 from service.doctor.finding import Finding, Patient, Severity, size
+from service.maintenance.retention import Rules
 from service.settings import Settings
 from tests.support.deployed_broker import DEPLOYED
 
 PATIENT = Patient(settings=Settings(database_url="postgresql://u@db.example:5433/fleet"))
+RULES = Rules(chunk_hours=24, columnstore_after_days=0, raw_retention_days=60, rollup_retention_days=0)
 GB = 10**9
 
 
@@ -86,16 +88,18 @@ def test_chunks_and_memory() -> None:
     figures: dict[str, Any] = {
         "bytes_a_day": 4.0 * GB,
         "index_bytes_a_day": 1.0 * GB,
-        "hours": 24,
+        "rules": RULES,
         "memory": 16.0 * GB,
     }
     assert room.judge_chunks(PATIENT, **figures, shared_buffers=2 * GB) == []
     [finding] = room.judge_chunks(PATIENT, **{**figures, "memory": 6.0 * GB}, shared_buffers=2 * GB)
     assert "4.0 GB" in finding.what
-    assert finding.command.startswith("FLEETWATT_CHUNK_HOURS=8 ")
-    assert (
-        room.judge_chunks(PATIENT, **{**figures, "memory": 6.0 * GB, "hours": 8}, shared_buffers=2 * GB) == []
+    # What else the database goes by is in it, for whoever runs it would else switch that off.
+    assert finding.command.startswith(
+        "FLEETWATT_CHUNK_HOURS=8 FLEETWATT_RAW_RETENTION_DAYS=60 fleetwatt migrate"
     )
+    shorter = {**figures, "memory": 6.0 * GB, "rules": RULES._replace(chunk_hours=8)}
+    assert room.judge_chunks(PATIENT, **shorter, shared_buffers=2 * GB) == []
     [finding] = room.judge_chunks(PATIENT, **figures, shared_buffers=GB // 8)
     assert "psql -h db.example -p 5433 -U postgres -d fleet" in finding.command
     assert "shared_buffers = '1430MB'" in finding.command
@@ -115,8 +119,9 @@ def test_chunks_and_memory() -> None:
 )
 def test_disk(free: float, a_day: float, most: float | None, severity: str | None) -> None:
     """Less than a month of room is a warning, less than a week an error, unless retention frees it."""
-    found = room.judge_disk("/data", free=free, a_day=a_day, most=most)
+    found = room.judge_disk("/data", free=free, a_day=a_day, most=most, rules=RULES)
     assert [finding.severity for finding in found] == ([severity] if severity else [])
+    assert all("FLEETWATT_RAW_RETENTION_DAYS=30 " in finding.command for finding in found)
 
 
 def test_what_a_broker_grants() -> None:

@@ -58,6 +58,19 @@ def no_answer(error: BaseException) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(f"the database does not answer: {first_line(error)}")
 
 
+# What an empty database, or one of an earlier release, says to a query of ours.
+NO_SCHEMA = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
+
+
+def no_schema() -> FleetwattError:
+    """Word that a database is not migrated, for whoever called a command."""
+    return FleetwattError("the database has no schema yet, or an older one: run `fleetwatt migrate`")
+
+
 # SQLSTATE classes that blame the data itself: it is malformed, or a constraint forbids it.
 _BLAMES_DATA = ("22", "23")
 # Connection, transaction state (read-only), rollback by the server, resources, object state (locks), operator

@@ -949,23 +949,13 @@ CREATE FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) RETUR
     ),
 
     rolled as (
-        select
-            coalesce(a.view_name, c.hypertable_name)::text as relation,
-            format('%I.%I', c.chunk_schema, c.chunk_name) as chunk,
-            c.range_start,
-            c.range_end
-        from timescaledb_information.chunks as c
-        left join timescaledb_information.continuous_aggregates as a
+        select r.relation, r.chunk, r.range_from, r.range_to, max(d.range_to) as days_to
+        from rollup_chunks() as r
+        left join rollup_chunks() as d
             on
-                c.hypertable_schema = a.materialization_hypertable_schema
-                and c.hypertable_name = a.materialization_hypertable_name
-                and a.view_schema = 'public'
-        where
-            a.view_name in ('meter_hourly', 'vehicle_hourly', 'meter_daily', 'vehicle_daily')
-            or c.hypertable_name in (
-                'meter_hourly_stored', 'vehicle_hourly_stored', 'meter_daily_stored', 'vehicle_daily_stored',
-                'balance_hourly', 'balance_daily'
-            )
+                r.relation not like '%daily%' and d.relation like '%daily%'
+                and r.range_from < d.range_to and r.range_to > d.range_from
+        group by r.relation, r.chunk, r.range_from, r.range_to
     )
 
     select raw.relation, raw.stream, raw.chunk, raw.range_start, raw.range_end,
@@ -973,10 +963,13 @@ CREATE FUNCTION public.expired_chunks(raw_days bigint, rollup_days bigint) RETUR
     from raw
     where raw_days > 0 and raw.range_end <= now() - raw_days * interval '24 hours'
     union all
-    select rolled.relation, null, rolled.chunk, rolled.range_start, rolled.range_end,
-        rolled.range_end <= coalesce((select min(raw.range_start) from raw), 'infinity')
+    select rolled.relation, null, rolled.chunk, rolled.range_from, rolled.range_to,
+        rolled.range_to <= coalesce((select min(raw.range_start) from raw), 'infinity')
+        and rolled.days_to is null
     from rolled
-    where rollup_days > 0 and rolled.range_end <= now() - rollup_days * interval '24 hours'
+    where
+        rollup_days > 0
+        and greatest(rolled.range_to, rolled.days_to) <= now() - rollup_days * interval '24 hours'
     order by 4, 1
 $$;
 
@@ -1029,9 +1022,21 @@ begin
     end loop;
     delete from balance_due where due_id = any(seen);
 
-    -- The newest day first: it is asked for most.
+    -- The newest day that has anything first: it is asked for most.
     select
-        d.due_id, greatest(lower(d.during), first_hour) as span_from, least(upper(d.during), line) as span_to
+        d.due_id,
+        greatest(lower(d.during), first_hour) as span_from,
+        least(
+            upper(d.during),
+            line,
+            coalesce(
+                greatest(
+                    (select max(m.hour) from meter_hourly_stored as m where m.hour < least(upper(d.during), line)),
+                    (select max(v.hour) from vehicle_hourly_stored as v where v.hour < least(upper(d.during), line))
+                ) + interval '1 hour',
+                '-infinity'
+            )
+        ) as span_to
     into everybody
     from balance_due as d
     where d.vehicle_id is null
@@ -1130,10 +1135,13 @@ CREATE FUNCTION public.finish_expiry() RETURNS void
         l.rollup_retention_days > 0
         and e.hour < now() - l.rollup_retention_days * interval '24 hours'
         and e.hour < coalesce(
-            (
-                select min(c.range_start)
-                from timescaledb_information.chunks as c
-                where c.hypertable_schema = 'public' and c.hypertable_name = 'meter_reading'
+            least(
+                (
+                    select min(c.range_start)
+                    from timescaledb_information.chunks as c
+                    where c.hypertable_schema = 'public' and c.hypertable_name = 'meter_reading'
+                ),
+                (select min(r.range_from) from rollup_chunks() as r)
             ),
             'infinity'
         );
@@ -2260,6 +2268,33 @@ $$;
 ALTER FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) IS 'Spans between the first and last edge in which a stream''s rollups are exact: all, and those of uncut days and hours';
+
+CREATE FUNCTION public.rollup_chunks() RETURNS TABLE(relation text, chunk text, range_from timestamp with time zone, range_to timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    select
+        coalesce(a.view_name, c.hypertable_name)::text,
+        format('%I.%I', c.chunk_schema, c.chunk_name),
+        c.range_start,
+        c.range_end
+    from timescaledb_information.chunks as c
+    left join timescaledb_information.continuous_aggregates as a
+        on
+            c.hypertable_schema = a.materialization_hypertable_schema
+            and c.hypertable_name = a.materialization_hypertable_name
+            and a.view_schema = 'public'
+    where
+        a.view_name in ('meter_hourly', 'vehicle_hourly', 'meter_daily', 'vehicle_daily')
+        or c.hypertable_name in (
+            'meter_hourly_stored', 'vehicle_hourly_stored', 'meter_daily_stored', 'vehicle_daily_stored',
+            'balance_hourly', 'balance_daily'
+        )
+$$;
+
+ALTER FUNCTION public.rollup_chunks() OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.rollup_chunks() IS 'Chunks of hourly and daily rollups and balances, with the times they hold';
 
 CREATE FUNCTION public.rollup_line() RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE
@@ -5099,6 +5134,8 @@ GRANT ALL ON FUNCTION public.refuse_session_message(refused public.session_messa
 
 REVOKE ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rolled_up(wanted text, edges timestamp with time zone[], OUT exact tstzmultirange, OUT days tstzmultirange, OUT hours tstzmultirange) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.rollup_chunks() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.rollup_line() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.rollup_line() TO fleetwatt_bi;

@@ -13,7 +13,7 @@ import psycopg_pool
 from service import db, log
 from service.cli.options import client_settings
 from service.db import ReadPool
-from service.errors import DatabaseUnavailableError, FleetwattError, no_answer
+from service.errors import NO_SCHEMA, DatabaseUnavailableError, FleetwattError, no_answer, no_schema
 from service.settings import Settings
 from service.web.problems import Problem
 
@@ -47,7 +47,5 @@ def with_pool(data_dir: Path | None, work: Callable[[ReadPool, Settings], Awaita
         raise DatabaseUnavailableError("the database does not answer") from None
     except psycopg.OperationalError as error:
         raise no_answer(error) from None
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-        raise FleetwattError(
-            "the database has no schema yet, or an older one: run `fleetwatt migrate`"
-        ) from None
+    except NO_SCHEMA:
+        raise no_schema() from None

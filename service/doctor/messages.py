@@ -129,7 +129,7 @@ def workers(patient: Patient, look: Look, seen: Seen | None) -> list[Finding]:
             f"the worker {row['client_id']} has stored nothing for {row['silent_s'] / 3600:.1f} h, "
             "others have",
             "its session at the broker may hold messages, and be dealt more, until it expires",
-            f"FLEETWATT_MQTT_CLIENT_ID={row['client_id']} fleetwatt worker --leave    # unless it comes back",
+            f"FLEETWATT_MQTT_CLIENT_ID={row['client_id']} fleetwatt worker --leave    # unless it comes back, or has left so",
         )
         for row in rows
         if row["silent_s"] >= _SILENT_S

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 
 from service import db
-from service.errors import ExportError, no_answer
+from service.errors import NO_SCHEMA, ExportError, first_line, no_answer, no_schema
 from service.exporter.datasets import DATASETS, Dataset
 from service.exporter.formats import Format, Writer, copy_statement, writer
 from service.exporter.target import open_target
@@ -76,9 +76,13 @@ def export(options: ExportOptions, settings: Settings, on_progress: OnProgress |
                     if on_progress is not None:
                         on_progress(rows, counted.count, done / len(parts))
             out.close()
-    except psycopg.errors.UndefinedTable:
+    except NO_SCHEMA:
+        raise no_schema() from None
+    except psycopg.errors.SerializationFailure as error:
+        # It reads one snapshot and changes nothing: only a replica's recovery can be in its way.
         raise ExportError(
-            "the database has no schema yet, or an older one: run `fleetwatt migrate`"
+            f"the replica ended the export to go on with its recovery ({first_line(error)}): export from the "
+            "primary, or set max_standby_streaming_delay = -1 on the replica meanwhile"
         ) from None
     except psycopg.OperationalError as error:
         raise no_answer(error) from None

@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 
 from service import db
-from service.errors import ImportFileError, no_answer
+from service.errors import NO_SCHEMA, ImportFileError, no_answer, no_schema
 from service.importer.mapping import Mapping, RowReader
 from service.importer.refusal import Refusal
 from service.importer.report import ImportReport, OnRejected, RejectedLine
@@ -176,8 +176,8 @@ def _decoded(block: Block, reader: RowReader, results: list[Reading | Refusal]) 
 async def _committed(block: Block, outcome: asyncio.Future[Outcome]) -> Outcome:
     try:
         return await outcome
-    except psycopg.errors.UndefinedTable:
-        raise ImportFileError("the database has no schema yet: run `fleetwatt migrate`") from None
+    except NO_SCHEMA:
+        raise no_schema() from None
     except psycopg.Error as error:
         where = f"lines {block.numbers[0]} to {block.numbers[-1]}"
         raise ImportFileError(f"the database refused {where} (SQLSTATE {error.sqlstate}): {error}") from error

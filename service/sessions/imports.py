@@ -17,7 +17,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from service import db
-from service.errors import ImportFileError, no_answer
+from service.errors import NO_SCHEMA, ImportFileError, no_answer, no_schema
 from service.importer.refusal import Refusal
 from service.importer.report import ImportReport, OnRejected, RejectedLine
 from service.importer.source import open_source
@@ -181,8 +181,8 @@ async def _store_all(
             batch = tried.rows[start : start + _BATCH]
             try:
                 fates = await _store(connection, batch)
-            except psycopg.errors.UndefinedTable:
-                raise ImportFileError("the database has no schema yet: run `fleetwatt migrate`") from None
+            except NO_SCHEMA:
+                raise no_schema() from None
             except psycopg.Error as error:
                 raise ImportFileError(
                     f"the database refused to go on (SQLSTATE {error.sqlstate}): {error}; {report.accepted} "

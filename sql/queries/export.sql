@@ -3,20 +3,26 @@
 
 -- name: export_spans
 -- Spans of time in which some of these relations have chunks: elsewhere is nothing to export. Rollups are looked for by
--- the names that they have on every edition.
+-- the names that they have on every edition. A relation that is not there is an error, chunks or none.
 select
     lower(span.part) as span_from,
     upper(span.part) as span_to
 from (
     select
-        range_agg(tstzrange(c.range_start, c.range_end))
+        range_agg(tstzrange(c.range_start, c.range_end)) filter (where c.chunk_name is not null)
         * tstzmultirange(tstzrange(%(window_from)s::timestamptz, %(window_to)s::timestamptz)) as parts
-    from timescaledb_information.chunks as c
-    left join timescaledb_information.continuous_aggregates as a
-        on
-            c.hypertable_schema = a.materialization_hypertable_schema
-            and c.hypertable_name = a.materialization_hypertable_name
-    where coalesce(a.view_name || '_stored', c.hypertable_name) = any(%(relations)s::text[])
+    from (
+        select array_agg(each.name::regclass::text) as names
+        from unnest(%(relations)s::text[]) as each (name)
+    ) as wanted
+    left join (
+        timescaledb_information.chunks as c
+        left join timescaledb_information.continuous_aggregates as a
+            on
+                c.hypertable_schema = a.materialization_hypertable_schema
+                and c.hypertable_name = a.materialization_hypertable_name
+    )
+        on coalesce(a.view_name || '_stored', c.hypertable_name) = any(wanted.names)
 ) as there
 cross join lateral unnest(there.parts) as span (part)
 order by lower(span.part);

@@ -143,9 +143,21 @@ begin
     end loop;
     delete from balance_due where due_id = any(seen);
 
-    -- The newest day first: it is asked for most.
+    -- The newest day that has anything first: it is asked for most.
     select
-        d.due_id, greatest(lower(d.during), first_hour) as span_from, least(upper(d.during), line) as span_to
+        d.due_id,
+        greatest(lower(d.during), first_hour) as span_from,
+        least(
+            upper(d.during),
+            line,
+            coalesce(
+                greatest(
+                    (select max(m.hour) from meter_hourly_stored as m where m.hour < least(upper(d.during), line)),
+                    (select max(v.hour) from vehicle_hourly_stored as v where v.hour < least(upper(d.during), line))
+                ) + interval '1 hour',
+                '-infinity'
+            )
+        ) as span_to
     into everybody
     from balance_due as d
     where d.vehicle_id is null

@@ -29,8 +29,38 @@ $$;
 comment on function is_rolled_up(text, timestamptz, timestamptz) is
 'Whether all that raw rows of a stream in [from, to) tell is rolled up, so that they may be dropped';
 
+-- Chunks of rollups: of tables that hold them, and of what is behind continuous aggregates.
+create or replace function rollup_chunks()
+returns table (relation text, chunk text, range_from timestamptz, range_to timestamptz)
+language sql
+stable
+security definer
+set search_path = pg_catalog, public, pg_temp
+as $$
+    select
+        coalesce(a.view_name, c.hypertable_name)::text,
+        format('%I.%I', c.chunk_schema, c.chunk_name),
+        c.range_start,
+        c.range_end
+    from timescaledb_information.chunks as c
+    left join timescaledb_information.continuous_aggregates as a
+        on
+            c.hypertable_schema = a.materialization_hypertable_schema
+            and c.hypertable_name = a.materialization_hypertable_name
+            and a.view_schema = 'public'
+    where
+        a.view_name in ('meter_hourly', 'vehicle_hourly', 'meter_daily', 'vehicle_daily')
+        or c.hypertable_name in (
+            'meter_hourly_stored', 'vehicle_hourly_stored', 'meter_daily_stored', 'vehicle_daily_stored',
+            'balance_hourly', 'balance_daily'
+        )
+$$;
+comment on function rollup_chunks() is 'Chunks of hourly and daily rollups and balances, with the times they hold';
+
 -- Chunks that are too old by these numbers of days (0: none is). Rollups never go before the raw rows that they are
--- made of: a late reading would have its hour, and its day from a part of the hours, rolled up anew.
+-- made of: a late reading would have its hour, and its day from a part of the hours, rolled up anew. Hours, in chunks
+-- of fewer days, stay until the days that they are part of are gone: an answer takes whole days from the ones, and what
+-- is left at both ends of its window and of sessions from the others.
 create or replace function expired_chunks(raw_days bigint, rollup_days bigint)
 returns table (
     relation text, stream text, chunk text, range_from timestamptz, range_to timestamptz, may_go boolean
@@ -52,23 +82,13 @@ as $$
     ),
 
     rolled as (
-        select
-            coalesce(a.view_name, c.hypertable_name)::text as relation,
-            format('%I.%I', c.chunk_schema, c.chunk_name) as chunk,
-            c.range_start,
-            c.range_end
-        from timescaledb_information.chunks as c
-        left join timescaledb_information.continuous_aggregates as a
+        select r.relation, r.chunk, r.range_from, r.range_to, max(d.range_to) as days_to
+        from rollup_chunks() as r
+        left join rollup_chunks() as d
             on
-                c.hypertable_schema = a.materialization_hypertable_schema
-                and c.hypertable_name = a.materialization_hypertable_name
-                and a.view_schema = 'public'
-        where
-            a.view_name in ('meter_hourly', 'vehicle_hourly', 'meter_daily', 'vehicle_daily')
-            or c.hypertable_name in (
-                'meter_hourly_stored', 'vehicle_hourly_stored', 'meter_daily_stored', 'vehicle_daily_stored',
-                'balance_hourly', 'balance_daily'
-            )
+                r.relation not like '%daily%' and d.relation like '%daily%'
+                and r.range_from < d.range_to and r.range_to > d.range_from
+        group by r.relation, r.chunk, r.range_from, r.range_to
     )
 
     select raw.relation, raw.stream, raw.chunk, raw.range_start, raw.range_end,
@@ -76,10 +96,13 @@ as $$
     from raw
     where raw_days > 0 and raw.range_end <= now() - raw_days * interval '24 hours'
     union all
-    select rolled.relation, null, rolled.chunk, rolled.range_start, rolled.range_end,
-        rolled.range_end <= coalesce((select min(raw.range_start) from raw), 'infinity')
+    select rolled.relation, null, rolled.chunk, rolled.range_from, rolled.range_to,
+        rolled.range_to <= coalesce((select min(raw.range_start) from raw), 'infinity')
+        and rolled.days_to is null
     from rolled
-    where rollup_days > 0 and rolled.range_end <= now() - rollup_days * interval '24 hours'
+    where
+        rollup_days > 0
+        and greatest(rolled.range_to, rolled.days_to) <= now() - rollup_days * interval '24 hours'
     order by 4, 1
 $$;
 comment on function expired_chunks(bigint, bigint) is
@@ -141,10 +164,13 @@ as $$
         l.rollup_retention_days > 0
         and e.hour < now() - l.rollup_retention_days * interval '24 hours'
         and e.hour < coalesce(
-            (
-                select min(c.range_start)
-                from timescaledb_information.chunks as c
-                where c.hypertable_schema = 'public' and c.hypertable_name = 'meter_reading'
+            least(
+                (
+                    select min(c.range_start)
+                    from timescaledb_information.chunks as c
+                    where c.hypertable_schema = 'public' and c.hypertable_name = 'meter_reading'
+                ),
+                (select min(r.range_from) from rollup_chunks() as r)
             ),
             'infinity'
         );

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 
 from service import paths
-from service.errors import DatabaseUnavailableError, ExportError
+from service.errors import DatabaseUnavailableError, ExportError, FleetwattError
 from service.exporter import run
 from service.exporter.datasets import DATASETS
 from service.exporter.formats import Format
@@ -280,6 +280,28 @@ def test_a_file_is_whole_or_as_it_was(settings: Settings, tmp_path: Path) -> Non
     away = msgspec.structs.replace(settings, database_url="postgresql://nobody@127.0.0.1:1/x")
     with pytest.raises(DatabaseUnavailableError):
         write(away, "meter", path, "csv")
+
+
+@pytest.mark.either_edition
+def test_what_a_database_says_is_told_in_words(
+    postgres: Postgres, settings: Settings, tmp_path: Path
+) -> None:
+    """A replica that has to go on ends an export, and says so; an empty database has nothing to export."""
+    store(settings, odd_readings(Random(6)))
+
+    def conflict(_rows: int, _bytes: int, _share: float) -> None:
+        raise psycopg.errors.SerializationFailure("canceling statement due to conflict with recovery\nDETAIL")
+
+    path = tmp_path / "m.csv"
+    with pytest.raises(
+        ExportError, match=r"replica ended .* \(canceling .* recovery\): export from the primary"
+    ):
+        export(ExportOptions(what="meter", path=path, form="csv"), settings, conflict)
+    with postgres.database(empty=True) as name:
+        empty = msgspec.structs.replace(settings, database_url=postgres.url("fleetwatt_service", name))
+        with pytest.raises(FleetwattError, match="no schema yet"):
+            write(empty, "meter", path, "csv")
+    assert not path.exists()
 
 
 @pytest.mark.either_edition

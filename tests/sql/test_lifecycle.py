@@ -168,6 +168,17 @@ def test_a_late_session_keeps_its_days(owner: Connection, service: Connection, l
 def test_rollups_go_after_their_readings(owner: Connection, service: Connection) -> None:
     """Rollups have days of their own; while raw rows of theirs are there, none of them goes."""
     apply(owner, Rules(24, 0, 15, 15))
+    # A chunk of days would hold all of ours: shorter ones, so that some go.
+    for width, length in (("daily", 10 * DAY), ("hourly", DAY)):
+        owner.execute(
+            "select set_chunk_time_interval("
+            "format('%%I.%%I', d.hypertable_schema, d.hypertable_name)::regclass, %s) "
+            "from timescaledb_information.dimensions as d "
+            "left join timescaledb_information.continuous_aggregates as a "
+            "on d.hypertable_name = a.materialization_hypertable_name "
+            "where coalesce(a.view_name, d.hypertable_name) like %s",
+            (length, f"%{width}%"),
+        )
     owner.execute("call refresh_rollups()")
     before = rolled_up(owner)
     insert(service, [meter("a", START + HOUR, Random(2))])
@@ -180,8 +191,14 @@ def test_rollups_go_after_their_readings(owner: Connection, service: Connection)
         [(first,)] = owner.execute(f"select min(hour) from {table}".encode()).fetchall()  # noqa: S608
         # Chunks of ten days go as a whole, so some are kept for longer.
         assert START + 5 * DAY < first <= TODAY - 15 * DAY, table
+    # Hours, in chunks of fewer days, go no sooner than the days that they are part of: what is left is whole.
+    [(hours, whole)] = owner.execute(
+        "select min(range_from) filter (where relation like '%hourly%'), "
+        "min(range_from) filter (where relation like '%daily%') from rollup_chunks()"
+    ).fetchall()
+    assert START < hours == whole
     [(first,)] = owner.execute("select coalesce(min(hour), now()) from session_edge").fetchall()
-    assert first >= TODAY - 15 * DAY
+    assert first >= hours
     recent = (TODAY - 14 * DAY + HOUR / 2, TODAY)
     assert wrong_answers(service, ["a"], [recent]) == []
 

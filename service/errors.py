@@ -48,7 +48,7 @@ class AtomicRefusedError(IngestError):
         self.conflicts = conflicts
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """Give what an error says in its first line: the next ones of a database's point into a statement."""
     return str(error).strip().partition("\n")[0]
 

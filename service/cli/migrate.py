@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from service.cli.options import client_settings
-from service.errors import SettingsError, no_answer
+from service.errors import FleetwattError, SettingsError, first_line, no_answer
 
 
 @click.command("migrate")
@@ -34,6 +34,14 @@ def command() -> None:
         before, after = migrations.migrate(url, warn)
     except sqlalchemy.exc.OperationalError as error:
         raise no_answer(error.orig or error) from None
+    except sqlalchemy.exc.DBAPIError as error:
+        if settings.log_level == "debug":
+            raise
+        hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "see docs/install.md"
+        raise FleetwattError(
+            f"the database refused to be migrated: {first_line(error.orig or error)}; {first_line(hint)} "
+            "(FLEETWATT_LOG_LEVEL=debug shows the statement)"
+        ) from None
     rules = retention.apply(url, settings, warn)
     click.echo(
         f"schema {after} (already current)" if before == after else f"schema {before or 'none'} -> {after}"

@@ -16,7 +16,7 @@ from service import settings as settings_module
 from service.cli.options import data_dir_option
 from service.cli.progress import console, install_with_progress
 from service.cli.status import print_running
-from service.embedded import instance
+from service.embedded import instance, logs
 from service.embedded.account import server_account
 from service.embedded.stack import Ports, Stack
 from service.errors import EmbeddedError
@@ -64,7 +64,7 @@ async def _foreground(
     stop = lifecycle.stop_requested()
 
     def say(what: str) -> None:
-        console.print(f"[dim]{what}[/dim]", highlight=False)
+        console.print(f"[dim]{what}[/dim]", highlight=False, soft_wrap=True)
 
     starting = asyncio.create_task(_run(Stack(settings, servers, folder, ports, say), stop, as_json=as_json))
     stopping = asyncio.create_task(stop.wait())
@@ -77,6 +77,7 @@ async def _run(stack: Stack, stop: asyncio.Event, *, as_json: bool) -> None:
         if not stop.is_set():
             print_running(stack.running, as_json=as_json)
             sys.stdout.flush()
+            lifecycle.notify_ready()
             await stop.wait()
         console.print("[dim]stopping[/dim]")
 
@@ -95,6 +96,8 @@ def _detach(folder: Path, ports: Ports) -> instance.Running:
         if port is not None:
             command_line += [option, str(port)]
     log_file = folder / "logs/up.log"
+    # Before it is read from where it ends now.
+    logs.rotate_all(log_file.parent)
     with log_file.open("ab") as output:
         begin = output.tell()
         process = subprocess.Popen(
@@ -109,6 +112,10 @@ def _detach(folder: Path, ports: Ports) -> instance.Running:
     while time.monotonic() < deadline:
         running = instance.read_state(folder)
         if running is not None and running.ready and running.pid == process.pid:
+            for line in log_file.read_bytes()[begin:].decode(errors="replace").splitlines():
+                # What becomes of old data is nothing to look for in a log.
+                if line.startswith("lifecycle: "):
+                    console.print(line, highlight=False, soft_wrap=True)
             return running
         if process.poll() is not None:
             words = log_file.read_bytes()[begin:].decode(errors="replace").strip().removeprefix("fleetwatt: ")

@@ -16,6 +16,7 @@ _LATE: Final = timedelta(minutes=15)
 _STALE: Final = timedelta(hours=1)
 _WAITING: Final = timedelta(days=1)
 _DAY_S: Final = 86_400
+_OLD_YEARS: Final = 15
 _NOBODY: Final = "what it does is not done by anybody else"
 
 
@@ -81,9 +82,7 @@ def _what_goes(look: Look, rules: Rules) -> str:
 
 
 def _expired(look: Look, rules: Rules) -> list[dict[str, Any]]:
-    return look.rows(
-        query("doctor_expired"), raw_days=rules.raw_retention_days, rollup_days=rules.rollup_retention_days
-    )
+    return look.rows(query("expired"), **rules._asdict())
 
 
 def _waiting(look: Look, rules: Rules) -> list[Finding]:
@@ -105,6 +104,30 @@ def _waiting(look: Look, rules: Rules) -> list[Finding]:
                     'psql -d fleetwatt -c "select * from rollup_health"',
                 )
             )
+    return found
+
+
+def old_times(patient: Patient, look: Look) -> list[Finding]:
+    """Tell of readings whose time is before there was a fleet: clocks of devices that fell back."""
+    found = []
+    for row in look.rows(query("doctor_old_chunks"), years=_OLD_YEARS):
+        devices = patient.psql(
+            "select {kind}_id, count(*), min(recorded_at) from {kind}_reading "
+            "where recorded_at < now() - interval '{years} years' group by 1",
+            kind=row["relation"].partition("_")[0],
+            years=_OLD_YEARS,
+        )
+        found.append(
+            Finding(
+                "warning",
+                "times",
+                f"{row['chunks']} chunks of {row['relation']} hold readings of more than {_OLD_YEARS} years "
+                f"ago, the first of {row['range_from']:%Y-%m-%d}",
+                "a device's clock has fallen back, most likely; each such day is a chunk of its own, and "
+                "every question has to look past it",
+                f"{devices}    # or FLEETWATT_RAW_RETENTION_DAYS, with which such readings are refused",
+            )
+        )
     return found
 
 

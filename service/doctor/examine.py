@@ -92,6 +92,7 @@ def _of_server(patient: Patient, look: Look, seen: Seen | None, facts: dict[str,
     checks: dict[str, Callable[[], list[Finding]]] = {
         "roles": lambda: server.roles(patient, look, told),
         "lifecycle": lambda: data.lifecycle(patient, look),
+        "times": lambda: data.old_times(patient, look),
         "jobs": lambda: data.jobs(patient, look, told),
         "rollups": lambda: data.rollups(patient, look),
         "memory": lambda: room.chunks(patient, look, told),

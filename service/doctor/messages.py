@@ -115,21 +115,33 @@ def judge(seen: Seen, settings: Settings) -> list[Finding]:
 
 
 def workers(patient: Patient, look: Look, seen: Seen | None) -> list[Finding]:
-    """Tell of workers that have gone while others work: the broker may still deal messages to them."""
+    """Tell of workers that have gone: all of them, or one to whom the broker may still deal messages."""
+    found = []
+    if patient.settings.mqtt_url and not look.one(query("doctor_workers_now"))["workers"]:
+        found.append(
+            Finding(
+                "error",
+                "sessions",
+                "no worker is connected to the database",
+                "what comes over MQTT waits at the broker while that keeps a session, and is lost else",
+                "fleetwatt status    # and the worker's log" if patient.running else "fleetwatt worker",
+            )
+        )
     rows = look.rows(query("doctor_workers"), expiry_s=patient.settings.mqtt_session_expiry_s)
     if not any(row["silent_s"] < _SILENT_S for row in rows):
-        return []
+        return found
     told = seen.told.get("$SYS/broker/clients/disconnected") if seen else None
     if told == "0":
-        return []
-    return [
+        return found
+    return found + [
         Finding(
             "warning",
             "sessions",
             f"the worker {row['client_id']} has stored nothing for {row['silent_s'] / 3600:.1f} h, "
             "others have",
             "its session at the broker may hold messages, and be dealt more, until it expires",
-            f"FLEETWATT_MQTT_CLIENT_ID={row['client_id']} fleetwatt worker --leave    # unless it comes back, or has left so",
+            f"FLEETWATT_MQTT_CLIENT_ID={row['client_id']} fleetwatt worker --leave    "
+            "# unless it comes back, or has left so",
         )
         for row in rows
         if row["silent_s"] >= _SILENT_S

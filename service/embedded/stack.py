@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import httpx
 import msgspec
 
 from service import migrations
 from service import settings as settings_module
-from service.embedded import instance, mosquitto, postgres
+from service.embedded import instance, logs, mosquitto, postgres
 from service.embedded.account import server_account
 from service.embedded.instance import Process, Running
 from service.embedded.notify import Listener
@@ -51,6 +51,7 @@ class Stack:
         self._children: list[Child] = []
         self._account = server_account(settings.run_as)
         self._running: Running | None = None
+        self._rotating: asyncio.Task[NoReturn] | None = None
 
     @property
     def running(self) -> Running:
@@ -82,6 +83,7 @@ class Stack:
             self._say(f"ended {name}, left over from a run that was killed")
         self._running = self._plan(before)
         self._note()
+        self._rotating = asyncio.create_task(logs.keep_small(self._folder / "logs"))
         await self._start_database()
         await self._start_broker()
         await self._start_service()
@@ -142,7 +144,14 @@ class Stack:
         await postgres.prepare(self.running.db_port, words)
         self._say("migrating the database")
         await asyncio.to_thread(migrations.migrate, self.running.database)
-        await asyncio.to_thread(retention.apply, self.running.database, self._settings, self._say)
+        rules = await asyncio.to_thread(
+            retention.apply,
+            self.running.database,
+            self._settings,
+            lambda told: self._say(f"lifecycle: {told}"),
+        )
+        if rules is not None:
+            self._say(f"lifecycle: {rules}")
 
     async def _start_broker(self) -> None:
         self._say("starting Mosquitto")
@@ -195,6 +204,8 @@ class Stack:
         for child in reversed(self._children):
             if child not in intake:
                 await child.stop()
+        if self._rotating is not None:
+            self._rotating.cancel()
         if self._running is not None:
             self._children.clear()
             self._note()

@@ -81,8 +81,8 @@ def _days(days: int) -> str:
 def apply(url: str, settings: Settings, warn: Callable[[str], None] = lambda _: None) -> Rules | None:
     """Have a migrated database take the settings over, as a role that migrates; give them if they are new.
 
-    `warn` is told what this edition of TimescaleDB cannot do. Raises SettingsError for settings that do not
-    go together and DatabaseUnavailableError.
+    `warn` is told what goes by new settings, and what this edition of TimescaleDB cannot do. Raises
+    SettingsError for settings that do not go together and DatabaseUnavailableError.
     """
     rules = Rules.of(settings)
     try:
@@ -96,6 +96,7 @@ def apply(url: str, settings: Settings, warn: Callable[[str], None] = lambda _: 
             connection.execute("SET LOCAL ROLE fleetwatt_owner")
             [changed] = connection.execute(query("apply_lifecycle"), rules._asdict()).fetchone() or [False]
             [columnstore] = connection.execute(query("columnstore_is_scheduled")).fetchone() or [False]
+            expired = connection.execute(query("expired"), rules._asdict()).fetchall() if changed else []
     except psycopg.Error as error:
         if not is_transient(error):
             raise
@@ -107,6 +108,11 @@ def apply(url: str, settings: Settings, warn: Callable[[str], None] = lambda _: 
             "FLEETWATT_COLUMNSTORE_AFTER_DAYS has no effect: the columnstore needs TimescaleDB Community, "
             "and this server has the Apache-2 edition"
         )
+    if expired:
+        what = "; ".join(
+            f"{chunks} chunks of {name} until {to:%Y-%m-%d}" for name, chunks, _, to, *_ in expired
+        )
+        warn(f"what is too old by the settings of lifecycle goes within the hour: {what}")
     return rules if changed else None
 
 
@@ -127,9 +133,17 @@ class Expiry:
             [scheduled] = await cursor.fetchone() or [True]
             if scheduled:
                 return
+            before = await _dropped(connection)
             try:
                 await connection.execute(query("drop_expired"))
+                if (after := await _dropped(connection)) > before:
+                    _log.info("dropped_what_is_too_old", chunks=after - before)
             except psycopg.Error as error:
                 if not connection.closed:
                     await connection.execute(query("note_expiry_failure"), {"reason": str(error)})
                 raise
+
+
+async def _dropped(connection: psycopg.AsyncConnection[Any]) -> int:
+    row = await (await connection.execute(query("dropped_chunks"))).fetchone()
+    return row[0] if row else 0

@@ -93,18 +93,18 @@ select
     last_error
 from lifecycle;
 
--- name: doctor_expired
--- What would go by these numbers of days, and what of it has to wait until it is rolled up.
+-- name: doctor_old_chunks
+-- Chunks of readings that some years are over, as no fleet of today has any, and the first time in them.
 select
-    e.relation,
+    c.hypertable_name::text as relation,
     count(*) as chunks,
-    count(*) filter (where not e.may_go) as waiting,
-    max(e.range_to) as range_to,
-    min(e.range_to) filter (where not e.may_go) as waiting_since,
-    coalesce(sum(pg_total_relation_size(to_regclass(e.chunk))), 0)::bigint as bytes
-from expired_chunks(%(raw_days)s, %(rollup_days)s) as e
-group by e.relation
-order by e.relation;
+    min(c.range_start) as range_from
+from timescaledb_information.chunks as c
+where
+    c.hypertable_schema = 'public' and c.hypertable_name in ('meter_reading', 'vehicle_reading')
+    and c.range_end < now() - %(years)s * interval '1 year'
+group by c.hypertable_name
+order by c.hypertable_name;
 
 -- name: doctor_jobs
 -- Jobs that the database runs for the engine.
@@ -163,7 +163,7 @@ select
 from raw;
 
 -- name: doctor_letters
--- Dead letters that no replay has resolved, and since when the oldest waits.
+-- Dead letters that no replay has stored and nobody has dismissed, and since when the oldest waits.
 select count(*) as waiting, min(received_at) as since
 from dead_letter
 where resolved_at is null;
@@ -176,6 +176,12 @@ select
         as webhook_waiting,
     count(*) filter (where webhook_state = 'failed') as webhook_failed
 from alert_event;
+
+-- name: doctor_workers_now
+-- MQTT workers that are connected to this database; each has a pool of that name for as long as it runs.
+select count(distinct application_name) as workers
+from pg_stat_activity
+where datname = current_database() and starts_with(application_name, 'fleetwatt worker ');
 
 -- name: doctor_workers
 -- MQTT workers that have stored readings lately, and how long ago each last did, s; a process's name is mqtt/client-id.

@@ -68,7 +68,9 @@ def test_nothing_is_found_where_nothing_is_wrong(sound: Postgres) -> None:
         with psycopg.connect(owner, autocommit=True) as connection:
             history(connection, 3)
             connection.execute("call refresh_rollups()")
-        report = examine(Patient(settings=settings, broker_config=file))
+        # As a worker's pool calls itself; test_a_running_engine_is_sound has one.
+        with psycopg.connect(settings.database_url, application_name="fleetwatt worker w-1"):
+            report = examine(Patient(settings=settings, broker_config=file))
         assert report.findings == []
         assert report.exit_code == 0
         assert "TimescaleDB 2." in report.facts["database"]
@@ -81,6 +83,10 @@ def break_database(admin: psycopg.Connection[Any], community: bool) -> None:
     # The only refresh was long ago, and failed since.
     admin.execute("update rollup_progress set refreshed_at = now() - interval '5 hours'")
     admin.execute("select note_refresh_failure('no luck')")
+    admin.execute(
+        "insert into meter_reading (meter_id, recorded_at, kwh_consumed_ac, voltage) "
+        "values ('reset', '1970-01-01 00:01Z', 0.1, 230)"
+    )
     admin.execute("revoke insert on vehicle_reading from fleetwatt_service")
     admin.execute("grant select on charging_session to public")
     admin.execute(
@@ -155,6 +161,11 @@ def test_all_that_is_broken_is_found(
         ("alerts", "1 alert events were given up"),
         ("keys", "no key works"),
         ("encryption", "is not HTTPS"),
+        (
+            "times",
+            "1 chunks of meter_reading hold readings of more than 15 years ago, the first of 1970-01-01",
+        ),
+        ("sessions", "no worker is connected"),
         ("sessions", "w-1 has stored nothing"),
         ("versions", "shared subscription on Mosquitto 2.0"),
         ("broker", "QoS 0 only"),

@@ -130,9 +130,14 @@ async def test_who_drops_what_is_too_old(
 ) -> None:
     """On Apache-2 a turn of the service does, on Community a job of the database."""
     await fill(api, owner)
+    told: list[str] = []
     rules = retention.apply(
-        settings.migrate_database_url, msgspec.structs.replace(settings, raw_retention_days=10)
+        settings.migrate_database_url,
+        msgspec.structs.replace(settings, raw_retention_days=10),
+        told.append,
     )
+    [what_goes] = told
+    assert what_goes.endswith(f": 1 chunks of meter_reading until {OLD + DAY:%Y-%m-%d}")
     assert str(rules) == "readings are kept 10 days, rollups for good; chunks of 24 h, columnstore off"
     hours = await one(owner, "select count(*) from meter_hourly_stored")
     await Expiry(settings).turn()

@@ -158,7 +158,9 @@ def test_bi_tools_start_read_only_with_nothing_to_set_up(folder: Path) -> None:
 
 def test_commands_beside_it_keep_data_as_long(folder: Path) -> None:
     """How long data are kept was told to `up`: doctor and migrate, called without it, go by that."""
-    up(folder, environment={"FLEETWATT_RAW_RETENTION_DAYS": "30"})
+    keep = {"FLEETWATT_RAW_RETENTION_DAYS": "30"}
+    started = fleetwatt("up", "--detach", "--data-dir", str(folder), environment=keep)
+    assert "lifecycle: readings are kept 30 days" in started.stderr
     here = {"FLEETWATT_DATA_DIR": str(folder)}
     assert "lifecycle" not in fleetwatt("migrate", environment=here).stdout
     report = json.loads(fleetwatt("doctor", "--json", environment=here).stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -109,3 +110,24 @@ def test_what_the_login_may_not_do_is_told(postgres: Postgres) -> None:
         told.clear()
         migrations.migrate(postgres.url("postgres", name), told.append)
         assert [text for text in told if "alter role" in text] == []
+
+
+def test_what_a_database_refuses_is_one_line(postgres: Postgres) -> None:
+    """What stands in the way is told in words, with what to do; who wants all of it asks for it."""
+    with postgres.database(empty=True) as name:
+        with postgres.admin(name) as admin:
+            admin.execute("create table meter_reading (mine text)")
+
+        def migrate(**more: str) -> str:
+            here = {"FLEETWATT_MIGRATE_DATABASE_URL": postgres.url("postgres", name), **more}
+            command = [sys.executable, "-m", "service", "migrate"]
+            done = subprocess.run(
+                command, env={**os.environ, **here}, capture_output=True, text=True, check=False, timeout=50
+            )
+            assert done.returncode == 1
+            return done.stderr.strip()
+
+        refused = 'fleetwatt: the database refused to be migrated: relation "meter_reading" already exists; '
+        assert migrate().startswith(refused)
+        assert "\n" not in migrate()
+        assert "Traceback" in migrate(FLEETWATT_LOG_LEVEL="debug")

@@ -29,9 +29,11 @@ random() { openssl rand -hex "$1"; }
 database_url() { echo "postgresql://fleetwatt_$1:$(cat "$1_password")@database:5432/fleetwatt"; }
 api_key() { echo "fw_$(random 6)_$(openssl rand -base64 32 | tr '+/' '-_' | tr -d '=\n')"; }
 
-for role in postgres owner service; do
-    random 24 | keep "${role}_password"
+for name in postgres owner service bi grafana; do
+    random 24 | keep "${name}_password"
 done
+# With which Grafana encrypts what it stores.
+random 32 | keep grafana_secret_key
 database_url owner | keep owner_database_url
 database_url service | keep service_database_url
 for scope in admin read; do

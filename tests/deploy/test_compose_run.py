@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import psycopg
 import pytest
+import yaml
 
 from tests.deploy.containers import MOSQUITTO_21, Machine, install, wait_until
-from tests.deploy.files import compose
+from tests.deploy.files import ROOT, compose, service
 from tests.support import servers
 
 _METER: Final = "meter/METER-001"
@@ -195,6 +198,26 @@ def _as_service(machine: Machine, password: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_grafana_reads_what_it_may(machine: Machine) -> None:
+    """With what its data source says it reads bi, in a read-only session, and nothing else."""
+    [source] = [one for one in _sources() if one["type"] == "grafana-postgresql-datasource"]
+    [secret] = re.findall(r"\$__file\{/run/secrets/(\w+)\}", source["secureJsonData"]["password"])
+    assert secret in service("grafana")["secrets"]
+    address = f"host=127.0.0.1 port={machine.ports['database']} dbname={source['jsonData']['database']}"
+    password = (machine.secrets / secret).read_text().strip()
+    with psycopg.connect(address, user=source["user"], password=password) as connection:
+        assert connection.execute("show default_transaction_read_only").fetchone() == ("on",)
+        assert connection.execute("select count(*) from rollup_freshness").fetchone() == (2,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("select * from public.meter_reading")
+
+
+def _sources() -> list[dict[str, Any]]:
+    file = ROOT / "deploy/grafana/provisioning/datasources/fleetwatt.yml"
+    found: list[dict[str, Any]] = yaml.safe_load(file.read_text())["datasources"]
+    return found
+
+
 def test_without_secrets_nothing_starts(machine: Machine) -> None:
     """No default stands for a secret: each program says which file it misses."""
     for name in ("migrate", "api", "worker"):
@@ -242,5 +265,5 @@ def test_a_shared_subscription_outlives_the_broker(machine: Machine) -> None:
 def test_only_the_services_named_here_have_commands() -> None:
     """A service that comes to the compose file comes to these tests, too."""
     run = {"database", "roles", "migrate", "api", "broker", "worker"}
-    assert set(compose()["services"]) == {*run, "prometheus"}
+    assert set(compose()["services"]) == {*run, "prometheus", "grafana"}
     assert os.access(Path(__file__).parents[2] / "deploy/compose/worker.sh", os.X_OK)

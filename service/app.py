@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any, Final
 
 import uvloop
-from litestar import Litestar, get
-from litestar.response import Redirect
+from litestar import Litestar
 
 from service import db, dsn, lifecycle, log, metrics, tracing
 from service import settings as settings_module
+from service.access import http as access_http
+from service.access import openapi as access_openapi
 from service.access.guard import Guard
 from service.access.require_keys import require_keys
 from service.alerts import http as alerts_http
@@ -21,6 +22,7 @@ from service.alerts.delivery import Delivery
 from service.alerts.rules import database_settings
 from service.analytics import http as analytics_http
 from service.broker import BrokerAddress
+from service.dashboard import http as dashboard_http
 from service.dead_letters import http as dead_letters_http
 from service.dead_letters.retry import Again, submit_to
 from service.dead_letters.store import Letters
@@ -37,19 +39,15 @@ from service.sessions import http as sessions_http
 from service.sessions import messages as session_messages
 from service.sessions.store import Sessions
 from service.settings import Settings
-from service.web import apidocs, health, hosts, problems, server
+from service.stream import http as stream_http
+from service.stream.announce import Announcer
+from service.stream.hub import Hub
+from service.web import apidocs, apipage, health, hosts, problems, server
 from service.web.edge import Edge
 from service.web.express import Express
-from service.web.principal import PUBLIC, needs
 from service.web.problems import unavailable
 
 _OTHER_CONNECTIONS: Final = 4
-
-
-@get("/", include_in_schema=False, opt=needs(PUBLIC))
-async def home() -> Redirect:
-    """Lead a person to the API page."""
-    return Redirect("/api")
 
 
 def create_app(settings: Settings, *, served: bool = False) -> Litestar:
@@ -62,7 +60,9 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     pool = db.read_pool(settings, "serve", _OTHER_CONNECTIONS)
     name = f"http/{settings.http_port}"
     traces = tracing.start(settings, name)
-    pipeline = Pipeline(settings, name, traces)
+    announcer = Announcer(settings)
+    pipeline = Pipeline(settings, name, traces, announcer.note)
+    hub = Hub(settings)
     delivery = Delivery(settings, pool)
     guard = Guard(settings, pool)
     again = Again(settings, pool, submit_to(pipeline, settings))
@@ -80,10 +80,15 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         # On the way out the server has taken its last request: the pipeline drains, then the pools close.
         await pool.open(wait=False)
+        if served:
+            # The server waits for all that is being answered: streams would have it wait for good.
+            lifecycle.call_when_stopping(hub.close)
         try:
             async with (
                 questions,
+                announcer,
                 pipeline,
+                hub,
                 delivery,
                 guard.running(),
                 lifecycle.alongside(*(job() for job in jobs)),
@@ -109,19 +114,21 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
 
     app = Litestar(
         route_handlers=[
-            home,
+            dashboard_http.router(),
             ingest_http.router(intake),
             analytics_http.router(questions, settings),
             alerts_http.router(pool),
+            stream_http.router(hub, guard.still_admits),
             sessions_http.router(Sessions(pool)),
             dead_letters_http.router(Letters(pool), again.take),
+            access_http.router(guard),
             health.router(check),
-            *apidocs.routes(),
+            *apipage.routes(),
         ],
         guards=[guard],
         lifespan=[lifespan],
         exception_handlers=problems.HANDLERS,
-        openapi_config=apidocs.config(),
+        openapi_config=apipage.config(),
         request_max_body_size=settings.http_max_body_bytes,
         cors_config=hosts.cors(settings),
         # The framework's own would take the place of ours, and write text.
@@ -130,8 +137,8 @@ def create_app(settings: Settings, *, served: bool = False) -> Litestar:
     )
     # The framework keeps paths in a set: sorted, two processes tell the same document.
     app.openapi_schema.paths = dict(sorted((app.openapi_schema.paths or {}).items()))
-    apidocs.describe_parameters(app.openapi_schema)
-    apidocs.tell_what_keys_answer(app.openapi_schema)
+    access_openapi.tell_where_sign_ins_count(app)
+    apidocs.tell_common_statuses(app.openapi_schema)
     express = Express(guard.admit, ingest_http.express_routes(intake))
     edge = Edge(app.asgi_handler, settings, express)
     app.asgi_handler = edge if traces is None else traces.around(edge)
@@ -176,8 +183,10 @@ async def _work(settings: Settings, *, leave: bool) -> None:
     traces = tracing.start(settings, name)
     async with (
         AsyncExitStack() as stack,
-        db.read_pool(settings) as pool,
-        Pipeline(settings, name, traces) as pipeline,
+        # By its name doctor sees that a worker is there.
+        db.read_pool(settings, f"worker {settings.mqtt_client_id}") as pool,
+        Announcer(settings) as announcer,
+        Pipeline(settings, name, traces, announcer.note) as pipeline,
         Delivery(settings),
     ):
         if traces is not None:

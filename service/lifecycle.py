@@ -60,6 +60,17 @@ def stop_requested() -> asyncio.Event:
     return event
 
 
+def call_when_stopping(call: Callable[[], None]) -> None:
+    """Have something called at SIGTERM and SIGINT, beside what the loop's own handlers do, and before.
+
+    Call it inside the running loop, after whoever set those: a handler of the interpreter's takes nothing
+    from them, for the loop hears of signals by a descriptor.
+    """
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
+
+
 @asynccontextmanager
 async def alongside(*jobs: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     """Run jobs in the background while the body runs; they are cancelled, and waited for, at its end."""

@@ -90,7 +90,7 @@ JOB_FAILURES: Final = Gauge(
     ["job"],
 )
 DEAD_LETTERS_WAITING: Final = Gauge(
-    "fleetwatt_dead_letters_waiting", "Dead letters that no replay has resolved, counted once a minute"
+    "fleetwatt_dead_letters_waiting", "Dead letters that wait: neither stored by a replay nor dismissed"
 )
 DEAD_LETTER_DISK_BYTES: Final = Gauge(
     "fleetwatt_dead_letter_disk_bytes", "What dead letters take on disk, with room that is free for new ones"
@@ -126,6 +126,22 @@ REPLICA_QUESTIONS: Final = Counter(
     "fleetwatt_replica_questions",
     "Questions of analytics while there is a replica: answered by it, or why the primary was asked instead",
     ["result"],
+)
+STREAM_CLIENTS: Final = Gauge("fleetwatt_stream_clients", "Streams that are open (GET /v1/stream)")
+STREAM_CLIENTS_MAX: Final = Gauge("fleetwatt_stream_clients_max", "Streams at which more are refused")
+STREAMS_REFUSED: Final = Counter("fleetwatt_streams_refused", "Streams refused since too many were open")
+STREAM_EVENTS: Final = Counter(
+    "fleetwatt_stream_events", "Events sent on all streams: hello, states, beat", ["event"]
+)
+STREAM_STATES: Final = Counter("fleetwatt_stream_states", "States of devices sent on all streams")
+STREAM_BYTES: Final = Counter("fleetwatt_stream_bytes", "Bytes of events sent on all streams")
+STREAM_LOOK_SECONDS: Final = Histogram(
+    "fleetwatt_stream_look_seconds",
+    "Time of one look at the states in the database, for all streams of the process",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+STREAM_AS_OF: Final = Gauge(
+    "fleetwatt_stream_as_of_seconds", "Unix time of the last look at the states; 0 before the first one"
 )
 
 

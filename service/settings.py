@@ -132,6 +132,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_cache_s: Annotated[
         float, Meta(ge=0, le=60, description="Seconds a process believes what it read of a key, good or bad")
     ] = 5.0
+    sign_in_hours: Annotated[
+        float, Meta(gt=0, le=744, description="Hours that a browser stays signed in with a key it was shown")
+    ] = 12.0
     api_key: Annotated[
         str, Meta(description="Key that the simulator sends with requests", extra=secret.WHOLE)
     ] = ""
@@ -155,7 +158,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 256 * 1024 * 1024
     http_connections_max: Annotated[
         int, Meta(ge=16, le=60_000, description="Connections that are served at once; more have to wait")
+    ] = 2000
+    stream_clients_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=30_000,
+            description="Live streams open at once, a process; never more than half of all connections",
+        ),
     ] = 1000
+    stream_bytes_per_s: Annotated[
+        int,
+        Meta(
+            ge=64 * 1024,
+            le=2**34,
+            description="Bytes of changed states a second that a process sends on all live streams together",
+        ),
+    ] = 16 * 1024 * 1024
     http_stalled_timeout_s: Annotated[
         Seconds, Meta(description="A client that takes nothing of its answer for so long is disconnected")
     ] = 15.0

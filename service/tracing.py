@@ -48,7 +48,7 @@ def _load(settings: Settings) -> tuple[type[Traces], str]:
     except ImportError as error:
         raise SettingsError(
             f"FLEETWATT_TRACES_URL needs OpenTelemetry, which is not installed ({error.name}): "
-            "pip install 'fleetwatt[tracing]'"
+            "install fleetwatt with the extra `tracing` (docs/install.md)"
         ) from None
     return Traces, url
 

@@ -440,6 +440,62 @@ ALTER FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days t
 
 COMMENT ON FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) IS 'What answers over the fleet are made of: balances of days and hours, the rest, and whose sessions changed';
 
+CREATE FUNCTION public.begin_sign_in(new_token_sha256 bytea, of_key_id text, last_hours double precision) RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+declare
+    most constant bigint := 1000;
+    key_ends timestamptz;
+    ends timestamptz;
+begin
+    -- Sign-ins of one key have their turns.
+    select coalesce(k.expires_at, 'infinity') into key_ends
+    from api_key as k
+    where
+        k.key_id = of_key_id
+        and k.revoked_at is null
+        and (k.expires_at is null or k.expires_at > now())
+        and k.scopes && array['read', 'admin']
+    for no key update;
+    if not found then
+        return null;
+    end if;
+    delete from sign_in as s
+    where
+        s.token_sha256 in (
+            select o.token_sha256
+            from sign_in as o
+            where o.expires_at <= now()
+            for update skip locked
+        );
+    insert into sign_in (token_sha256, key_id, expires_at)
+    values (
+        new_token_sha256,
+        of_key_id,
+        least(now() + least(greatest(last_hours, 0), 744) * interval '1 hour', key_ends)
+    )
+    on conflict (token_sha256) do nothing;
+    delete from sign_in as s
+    where
+        s.token_sha256 in (
+            select o.token_sha256
+            from sign_in as o
+            where o.key_id = of_key_id
+            order by o.created_at desc
+            offset most
+        );
+    select s.expires_at into ends
+    from sign_in as s
+    where s.token_sha256 = new_token_sha256 and s.key_id = of_key_id;
+    return ends;
+end
+$$;
+
+ALTER FUNCTION public.begin_sign_in(new_token_sha256 bytea, of_key_id text, last_hours double precision) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.begin_sign_in(new_token_sha256 bytea, of_key_id text, last_hours double precision) IS 'Begins a sign-in with a key, for so many hours, 744 at most; gives its end, null where the key may not read';
+
 CREATE FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) RETURNS TABLE(place integer, meter_id text, kwh double precision, readings bigint)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -465,6 +521,31 @@ ALTER FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle te
 
 COMMENT ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) IS 'AC energy (kWh) billed to a vehicle through its sessions, by window and meter';
 
+CREATE FUNCTION public.billed_live(edges timestamp with time zone[], live tstzrange, changed text[]) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings integer)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET enable_nestloop TO 'off'
+    AS $$
+begin
+    return query
+    select min(r.recorded_at), s.vehicle_id, sum(r.kwh_consumed_ac), count(*)::integer
+    from charging_session as s
+    inner join meter_reading as r
+        on
+            s.meter_id = r.meter_id
+            and r.recorded_at >= lower(s.during) and r.recorded_at < coalesce(upper(s.during), 'infinity')
+    where
+        s.during && live and s.vehicle_id <> all(changed)
+        and r.recorded_at >= lower(live) and r.recorded_at < upper(live)
+    group by s.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(r.recorded_at, edges) end;
+end
+$$;
+
+ALTER FUNCTION public.billed_live(edges timestamp with time zone[], live tstzrange, changed text[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.billed_live(edges timestamp with time zone[], live tstzrange, changed text[]) IS 'AC energy (kWh) and readings of all sessions in a span that is not rolled up, but for some vehicles'' sessions';
+
 CREATE FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) RETURNS TABLE(at timestamp with time zone, vehicle_id text, kwh double precision, readings integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -473,6 +554,8 @@ CREATE FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmu
 declare
     asked_from timestamptz := edges[1];
     asked_to timestamptz := edges[array_upper(edges, 1)];
+    -- What lies after all that is rolled up: one run.
+    live tstzrange := range_merge(rest * tstzmultirange(tstzrange(upper(exact), null)));
 begin
     if isempty(rest) and cardinality(changed) = 0 then
         return;
@@ -492,7 +575,7 @@ begin
                 s.vehicle_id, s.meter_id,
                 greatest(lower(s.during), lower(r.span)) as cut_from,
                 least(upper(s.during), upper(r.span)) as cut_to
-            from unnest(rest) as r (span)
+            from unnest(rest - tstzmultirange(live)) as r (span)
             inner join charging_session as s on r.span && s.during
             where s.vehicle_id <> all(changed)
             union all
@@ -559,6 +642,11 @@ begin
         offset 0
     ) as m
     group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(m.recorded_at, edges) end;
+    if not isempty(live) then
+        return query
+        select l.at, l.vehicle_id, l.kwh, l.readings
+        from billed_live(edges, live, changed) as l;
+    end if;
 end
 $$;
 
@@ -584,6 +672,39 @@ $$;
 ALTER FUNCTION public.bins_of(spans tstzmultirange, width interval) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.bins_of(spans tstzmultirange, width interval) IS 'Starts of the hours or days (by the width) that a multirange of whole ones is made of';
+
+CREATE FUNCTION public.charged(edges timestamp with time zone[], wanted_meter text) RETURNS TABLE(place integer, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    meters record;
+    vehicles record;
+begin
+    select r.* into meters from rolled_up('meter', edges) as r;
+    select r.* into vehicles from rolled_up('vehicle', edges) as r;
+    return query
+    select e.place, sum(e.kwh_ac), sum(e.meter_readings)::bigint, sum(e.kwh_dc), sum(e.vehicle_readings)::bigint
+    from (
+        select s.vehicle_id, range_agg(s.during * span) as connected
+        from charging_session as s
+        where s.meter_id = wanted_meter and s.during && span
+        group by s.vehicle_id
+    ) as p
+    cross join lateral connected_elsewhere(p.vehicle_id, wanted_meter, span) as o
+    cross join lateral connected_energy(
+        p.vehicle_id, wanted_meter, p.connected - o.spans,
+        meters.exact, meters.days, meters.hours, vehicles.days, vehicles.hours, edges
+    ) as e
+    group by e.place;
+end
+$$;
+
+ALTER FUNCTION public.charged(edges timestamp with time zone[], wanted_meter text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.charged(edges timestamp with time zone[], wanted_meter text) IS 'AC and DC (kWh) of one charger (meter) while a vehicle drew from it alone, window by window';
 
 CREATE FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) RETURNS TABLE(kwh_ac double precision, kwh_dc double precision, meter_readings bigint, vehicle_readings bigint)
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1 PARALLEL SAFE
@@ -630,6 +751,41 @@ $$;
 ALTER FUNCTION public.close_hours() OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.close_hours() IS 'First step of refresh_rollups: from here on, writers log what they add to finished hours';
+
+CREATE FUNCTION public.connected_elsewhere(wanted_vehicle text, wanted_meter text, asked tstzrange) RETURNS TABLE(spans tstzmultirange)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select coalesce(range_agg(s.during), '{}')
+    from public.charging_session as s
+    where s.vehicle_id = wanted_vehicle and s.during && asked and s.meter_id <> wanted_meter
+$$;
+
+ALTER FUNCTION public.connected_elsewhere(wanted_vehicle text, wanted_meter text, asked tstzrange) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.connected_elsewhere(wanted_vehicle text, wanted_meter text, asked tstzrange) IS 'When a vehicle''s sessions with other meters than this one lasted, of those that touch a span';
+
+CREATE FUNCTION public.connected_energy(wanted_vehicle text, wanted_meter text, connected tstzmultirange, meter_exact tstzmultirange, meter_days tstzmultirange, meter_hours tstzmultirange, vehicle_days tstzmultirange, vehicle_hours tstzmultirange, edges timestamp with time zone[]) RETURNS TABLE(place integer, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select e.place, sum(e.kwh_ac), sum(e.meter_readings)::bigint, sum(e.kwh_dc), sum(e.vehicle_readings)::bigint
+    from (
+        select
+            m.place, m.kwh as kwh_ac, m.readings as meter_readings, 0::double precision as kwh_dc,
+            0::bigint as vehicle_readings
+        from unnest(connected) as part (span)
+        cross join lateral
+            public.meter_energy(wanted_meter, part.span, meter_exact, meter_days, meter_hours, edges) as m
+        union all
+        select v.place, 0::double precision, 0::bigint, v.kwh, v.readings
+        from unnest(connected) as part (span)
+        cross join lateral public.vehicle_energy(wanted_vehicle, part.span, vehicle_days, vehicle_hours, edges) as v
+    ) as e
+    group by e.place
+$$;
+
+ALTER FUNCTION public.connected_energy(wanted_vehicle text, wanted_meter text, connected tstzmultirange, meter_exact tstzmultirange, meter_days tstzmultirange, meter_hours tstzmultirange, vehicle_days tstzmultirange, vehicle_hours tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.connected_energy(wanted_vehicle text, wanted_meter text, connected tstzmultirange, meter_exact tstzmultirange, meter_days tstzmultirange, meter_hours tstzmultirange, vehicle_days tstzmultirange, vehicle_hours tstzmultirange, edges timestamp with time zone[]) IS 'AC of a meter and DC of a vehicle (kWh) in the spans in which they were connected, window by window';
 
 CREATE FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) RETURNS tstzmultirange
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -820,6 +976,18 @@ $$;
 ALTER FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) IS 'Whether the rollup of a part of an hour is exact, and the part lies in one window';
+
+CREATE FUNCTION public.end_sign_in(old_token_sha256 bytea) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    delete from sign_in as s
+    where s.token_sha256 = old_token_sha256
+$$;
+
+ALTER FUNCTION public.end_sign_in(old_token_sha256 bytea) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.end_sign_in(old_token_sha256 bytea) IS 'Ends a sign-in, if there is one';
 
 CREATE FUNCTION public.evaluate_alerts() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1889,6 +2057,62 @@ ALTER FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp wit
 
 COMMENT ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) IS 'AC energy (kWh) and readings of one meter in [from, to), by hour, from the raw rows; for views of the schema bi';
 
+CREATE FUNCTION public.metered(edges timestamp with time zone[], wanted_meter text) RETURNS TABLE(place integer, kwh double precision, readings bigint, voltage_sum double precision, voltage_min double precision, voltage_max double precision)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    span tstzrange := tstzrange(edges[1], edges[array_upper(edges, 1)]);
+    rolled record;
+begin
+    select r.* into rolled from rolled_up('meter', edges) as r;
+    return query
+    select
+        e.place, sum(e.kwh_ac), sum(e.readings)::bigint, sum(e.voltage_sum), min(e.voltage_min), max(e.voltage_max)
+    from split_window(span, rolled.days, rolled.hours) as w
+    cross join lateral (
+        select
+            width_bucket(d.day, edges) as place, d.kwh_ac, d.readings, d.voltage_sum, d.voltage_min, d.voltage_max
+        from unnest(w.days) as part (span)
+        cross join lateral (
+            select s.*
+            from meter_daily_stored as s
+            where s.meter_id = wanted_meter and s.day >= lower(part.span) and s.day < upper(part.span)
+            offset 0
+        ) as d
+        union all
+        select width_bucket(h.hour, edges), h.kwh_ac, h.readings, h.voltage_sum, h.voltage_min, h.voltage_max
+        from unnest(w.hours) as part (span)
+        cross join lateral (
+            select s.*
+            from meter_hourly_stored as s
+            where
+                s.meter_id = wanted_meter and s.hour >= lower(part.span) and s.hour < upper(part.span)
+                and s.hour >= edges[1] and s.hour < edges[array_upper(edges, 1)]
+            offset 0
+        ) as h
+        union all
+        select width_bucket(r.recorded_at, edges), r.kwh_consumed_ac, 1, r.voltage, r.voltage, r.voltage
+        from unnest(w.rest) as part (span)
+        cross join lateral (
+            select s.recorded_at, s.kwh_consumed_ac, s.voltage
+            from meter_reading as s
+            where
+                s.meter_id = wanted_meter
+                and s.recorded_at >= lower(part.span) and s.recorded_at < upper(part.span)
+                and s.recorded_at >= edges[1] and s.recorded_at < edges[array_upper(edges, 1)]
+            offset 0
+        ) as r
+    ) as e
+    group by e.place;
+end
+$$;
+
+ALTER FUNCTION public.metered(edges timestamp with time zone[], wanted_meter text) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.metered(edges timestamp with time zone[], wanted_meter text) IS 'AC energy (kWh), readings and voltage of one meter, in sessions or not, window by window';
+
 CREATE FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
@@ -1954,42 +2178,25 @@ begin
     select r.* into meters from rolled_up('meter', edges) as r;
     select r.* into vehicles from rolled_up('vehicle', edges) as r;
     return query
-    with pair as (
-        select
-            s.vehicle_id,
-            s.meter_id,
-            range_agg(s.during * span)
-            - coalesce(
-                (
-                    select range_agg(o.during)
-                    from charging_session as o
-                    where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> s.meter_id
-                ),
-                '{}'
-            ) as connected
+    select
+        p.vehicle_id, p.meter_id, coalesce(e.kwh_ac, 0), coalesce(e.meter_readings, 0),
+        coalesce(e.kwh_dc, 0), coalesce(e.vehicle_readings, 0), coalesce(c.connected_s, 0)
+    from (
+        select s.vehicle_id, s.meter_id, range_agg(s.during * span) as connected
         from charging_session as s
         where s.during && span and (wanted_meter is null or s.meter_id = wanted_meter)
         group by s.vehicle_id, s.meter_id
-    )
-
-    select
-        p.vehicle_id, p.meter_id, coalesce(b.kwh, 0), coalesce(b.readings, 0),
-        coalesce(d.kwh, 0), coalesce(d.readings, 0), coalesce(c.connected_s, 0)
-    from pair as p
+    ) as g
+    cross join lateral connected_elsewhere(g.vehicle_id, g.meter_id, span) as o
+    cross join lateral (select g.vehicle_id, g.meter_id, g.connected - o.spans as connected offset 0) as p
     cross join lateral (
         select sum(extract(epoch from upper(part.span) - lower(part.span)))::double precision as connected_s
         from unnest(p.connected) as part (span)
     ) as c
-    cross join lateral (
-        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
-        from unnest(p.connected) as part (span)
-        cross join lateral meter_energy(p.meter_id, part.span, meters.exact, meters.days, meters.hours, edges) as e
-    ) as b
-    cross join lateral (
-        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
-        from unnest(p.connected) as part (span)
-        cross join lateral vehicle_energy(p.vehicle_id, part.span, vehicles.days, vehicles.hours, edges) as e
-    ) as d;
+    left join lateral connected_energy(
+        p.vehicle_id, p.meter_id, p.connected,
+        meters.exact, meters.days, meters.hours, vehicles.days, vehicles.hours, edges
+    ) as e on true;
 end
 $$;
 
@@ -2440,6 +2647,49 @@ $$;
 ALTER FUNCTION public.session_end_is_a_guess(ended public.charging_session) OWNER TO fleetwatt_owner;
 
 COMMENT ON FUNCTION public.session_end_is_a_guess(ended public.charging_session) IS 'Whether the end of a session came from an MQTT end that did not name the session';
+
+CREATE FUNCTION public.session_energy(wanted text[], as_of timestamp with time zone) RETURNS TABLE(session_id text, kwh_metered double precision, kwh_ac double precision, meter_readings bigint, kwh_dc double precision, vehicle_readings bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
+    AS $$
+declare
+    edges timestamptz[];
+    meters record;
+    vehicles record;
+begin
+    select array[min(lower(s.during)), greatest(max(least(upper(s.during), as_of)), min(lower(s.during)))]
+    into edges
+    from charging_session as s
+    where s.session_id = any(wanted);
+    select r.* into meters from rolled_up('meter', edges) as r;
+    select r.* into vehicles from rolled_up('vehicle', edges) as r;
+    return query
+    select
+        s.session_id, coalesce(e.kwh_ac, 0) + coalesce(m.kwh, 0), coalesce(e.kwh_ac, 0), coalesce(e.meter_readings, 0),
+        coalesce(e.kwh_dc, 0), coalesce(e.vehicle_readings, 0)
+    from (
+        select c.session_id, c.vehicle_id, c.meter_id, c.during * tstzrange(null, as_of) as asked
+        from charging_session as c
+        where c.session_id = any(wanted)
+    ) as s
+    cross join lateral connected_elsewhere(s.vehicle_id, s.meter_id, s.asked) as o
+    left join lateral connected_energy(
+        s.vehicle_id, s.meter_id, tstzmultirange(s.asked) - o.spans,
+        meters.exact, meters.days, meters.hours, vehicles.days, vehicles.hours, edges
+    ) as e on true
+    -- What the meter counted while the vehicle drew from another one as well.
+    left join lateral (
+        select sum(x.kwh) as kwh
+        from unnest(tstzmultirange(s.asked) * o.spans) as part (span)
+        cross join lateral meter_energy(s.meter_id, part.span, meters.exact, meters.days, meters.hours, edges) as x
+    ) as m on true;
+end
+$$;
+
+ALTER FUNCTION public.session_energy(wanted text[], as_of timestamp with time zone) OWNER TO fleetwatt_owner;
+
+COMMENT ON FUNCTION public.session_energy(wanted text[], as_of timestamp with time zone) IS 'Energy (kWh) of sessions up to a moment: all that the meter counted; AC and DC while the vehicle drew from it alone';
 
 CREATE FUNCTION public.session_takes_any_end(target public.charging_session) RETURNS boolean
     LANGUAGE sql STABLE
@@ -4459,13 +4709,13 @@ COMMENT ON COLUMN public.dead_letter.raw IS 'The payload as it was received, cut
 
 COMMENT ON COLUMN public.dead_letter.raw_size IS 'Size of the whole payload in bytes, also where raw was cut off';
 
-COMMENT ON COLUMN public.dead_letter.resolved_at IS 'When a replay stored it, or found it stored; null: it is still refused';
+COMMENT ON COLUMN public.dead_letter.resolved_at IS 'When a replay stored it, or found it stored, or somebody dismissed it; null: it waits';
 
 COMMENT ON COLUMN public.dead_letter.replayed_at IS 'When it was last tried again';
 
 COMMENT ON COLUMN public.dead_letter.replays IS 'How often it was tried again';
 
-COMMENT ON COLUMN public.dead_letter.replay_error IS 'Why the last try was refused too, in words';
+COMMENT ON COLUMN public.dead_letter.replay_error IS 'Why the last try was refused too, in words; dismissed: closed by hand, with nothing stored';
 
 ALTER TABLE public.dead_letter ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.dead_letter_dead_letter_id_seq
@@ -4753,6 +5003,26 @@ ALTER TABLE public.session_message ALTER COLUMN message_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE TABLE public.sign_in (
+    token_sha256 bytea NOT NULL,
+    key_id text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT sign_in_token_sha256_check CHECK ((octet_length(token_sha256) = 32))
+);
+
+ALTER TABLE public.sign_in OWNER TO fleetwatt_owner;
+
+COMMENT ON TABLE public.sign_in IS 'Browsers that showed a good key, and read with a cookie until the end';
+
+COMMENT ON COLUMN public.sign_in.token_sha256 IS 'SHA-256 of the 256 random bits in the cookie, which are stored nowhere';
+
+COMMENT ON COLUMN public.sign_in.key_id IS 'The key that was shown; the sign-in ends with it at the latest';
+
+COMMENT ON COLUMN public.sign_in.created_at IS 'When the key was shown';
+
+COMMENT ON COLUMN public.sign_in.expires_at IS 'From when on the cookie is good for nothing';
+
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
@@ -4834,6 +5104,9 @@ ALTER TABLE ONLY public.session_message
 ALTER TABLE ONLY public.session_message
     ADD CONSTRAINT session_message_pkey PRIMARY KEY (message_id);
 
+ALTER TABLE ONLY public.sign_in
+    ADD CONSTRAINT sign_in_pkey PRIMARY KEY (token_sha256);
+
 ALTER TABLE ONLY public.vehicle_daily_stored
     ADD CONSTRAINT vehicle_daily_stored_pkey PRIMARY KEY (vehicle_id, day);
 
@@ -4866,6 +5139,8 @@ CREATE INDEX dead_letter_code ON public.dead_letter USING btree (code, dead_lett
 
 CREATE INDEX dead_letter_device ON public.dead_letter USING btree (device_id, dead_letter_id) WHERE (device_id IS NOT NULL);
 
+CREATE INDEX dead_letter_imported ON public.dead_letter USING hash (raw) WHERE starts_with(origin, 'import:'::text);
+
 CREATE INDEX dead_letter_received ON public.dead_letter USING btree (received_at);
 
 CREATE INDEX dead_letter_resolved ON public.dead_letter USING btree (dead_letter_id) WHERE (resolved_at IS NOT NULL);
@@ -4891,6 +5166,10 @@ CREATE INDEX session_change_session ON public.session_change USING btree (sessio
 CREATE INDEX session_change_transaction ON public.session_change USING btree (changed_by);
 
 CREATE INDEX session_message_received ON public.session_message USING btree (received_at);
+
+CREATE INDEX sign_in_expires_at_idx ON public.sign_in USING btree (expires_at);
+
+CREATE INDEX sign_in_key_id_created_at_idx ON public.sign_in USING btree (key_id, created_at);
 
 CREATE INDEX vehicle_daily_stored_day_idx ON public.vehicle_daily_stored USING btree (day DESC);
 
@@ -4941,6 +5220,9 @@ CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON public.vehicle_reading FOR EAC
 ALTER TABLE ONLY public.alert_event
     ADD CONSTRAINT alert_event_alert_id_fkey FOREIGN KEY (alert_id) REFERENCES public.efficiency_alert(alert_id);
 
+ALTER TABLE ONLY public.sign_in
+    ADD CONSTRAINT sign_in_key_id_fkey FOREIGN KEY (key_id) REFERENCES public.api_key(key_id) ON DELETE CASCADE;
+
 REVOKE USAGE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO fleetwatt_service;
 
@@ -4986,8 +5268,14 @@ GRANT ALL ON FUNCTION public.assign_meter(wanted_vehicle text, wanted_meter text
 REVOKE ALL ON FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.balance_parts(edges timestamp with time zone[], OUT days tstzrange, OUT head tstzrange, OUT tail tstzrange, OUT day_holes timestamp with time zone[], OUT hour_holes timestamp with time zone[], OUT rest tstzmultirange, OUT changed text[], OUT meter_exact tstzmultirange, OUT meter_hours tstzmultirange, OUT vehicle_hours tstzmultirange) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.begin_sign_in(new_token_sha256 bytea, of_key_id text, last_hours double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_sign_in(new_token_sha256 bytea, of_key_id text, last_hours double precision) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.billed(edges timestamp with time zone[], wanted_vehicle text) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.billed_live(edges timestamp with time zone[], live tstzrange, changed text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.billed_live(edges timestamp with time zone[], live tstzrange, changed text[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.billed_rest(edges timestamp with time zone[], rest tstzmultirange, changed text[], exact tstzmultirange, hours tstzmultirange) TO fleetwatt_service;
@@ -4995,11 +5283,20 @@ GRANT ALL ON FUNCTION public.billed_rest(edges timestamp with time zone[], rest 
 REVOKE ALL ON FUNCTION public.bins_of(spans tstzmultirange, width interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.bins_of(spans tstzmultirange, width interval) TO fleetwatt_service;
 
+REVOKE ALL ON FUNCTION public.charged(edges timestamp with time zone[], wanted_meter text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.charged(edges timestamp with time zone[], wanted_meter text) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.charger_energy(wanted_meter text, window_from timestamp with time zone, window_to timestamp with time zone) TO fleetwatt_bi;
 
 REVOKE ALL ON FUNCTION public.close_hours() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.close_hours() TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.connected_elsewhere(wanted_vehicle text, wanted_meter text, asked tstzrange) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.connected_elsewhere(wanted_vehicle text, wanted_meter text, asked tstzrange) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.connected_energy(wanted_vehicle text, wanted_meter text, connected tstzmultirange, meter_exact tstzmultirange, meter_days tstzmultirange, meter_hours tstzmultirange, vehicle_days tstzmultirange, vehicle_hours tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.connected_energy(wanted_vehicle text, wanted_meter text, connected tstzmultirange, meter_exact tstzmultirange, meter_days tstzmultirange, meter_hours tstzmultirange, vehicle_days tstzmultirange, vehicle_hours tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.cut_bins(edges timestamp with time zone[], width interval) TO fleetwatt_service;
@@ -5025,6 +5322,9 @@ GRANT ALL ON FUNCTION public.drop_expired_chunk() TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.edge_is_exact(part_from timestamp with time zone, part_to timestamp with time zone, exact tstzmultirange, edges timestamp with time zone[]) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.end_sign_in(old_token_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.end_sign_in(old_token_sha256 bytea) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.evaluate_alerts() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.evaluate_alerts() TO fleetwatt_service;
@@ -5097,6 +5397,9 @@ GRANT ALL ON FUNCTION public.meter_energy(wanted_meter text, asked tstzrange, ex
 REVOKE ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.meter_raw_hours(wanted_meter text, span_from timestamp with time zone, span_to timestamp with time zone) TO fleetwatt_bi;
 
+REVOKE ALL ON FUNCTION public.metered(edges timestamp with time zone[], wanted_meter text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.metered(edges timestamp with time zone[], wanted_meter text) TO fleetwatt_service;
+
 REVOKE ALL ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.note_chunks(wanted text, hour_from timestamp with time zone, hour_to timestamp with time zone) TO fleetwatt_service;
 
@@ -5157,6 +5460,9 @@ GRANT UPDATE(updated_at) ON TABLE public.charging_session TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.session_end_is_a_guess(ended public.charging_session) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.session_end_is_a_guess(ended public.charging_session) TO fleetwatt_service;
+
+REVOKE ALL ON FUNCTION public.session_energy(wanted text[], as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.session_energy(wanted text[], as_of timestamp with time zone) TO fleetwatt_service;
 
 REVOKE ALL ON FUNCTION public.session_takes_any_end(target public.charging_session) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.session_takes_any_end(target public.charging_session) TO fleetwatt_service;
@@ -5305,5 +5611,7 @@ GRANT SELECT ON TABLE public.rollup_health TO fleetwatt_service;
 GRANT SELECT ON TABLE public.session_change TO fleetwatt_service;
 
 GRANT SELECT ON TABLE public.session_edge TO fleetwatt_service;
+
+GRANT SELECT ON TABLE public.sign_in TO fleetwatt_service;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE fleetwatt_owner IN SCHEMA bi GRANT SELECT ON TABLES TO fleetwatt_bi;

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 from litestar.connection import ASGIConnection, Request
+from litestar.datastructures import Cookie
 from litestar.enums import HttpMethod
 from litestar.handlers.base import BaseRouteHandler
 
 from service import lifecycle, log, metrics
-from service.access.cache import Believed, KeyCache
-from service.access.key import NOBODY_SHA256, Key, parse
+from service.access.cache import Believed, KeyCache, LookUps
+from service.access.credentials import KeyProblem, bad_key, check_key, check_sign_in, one_key, sent_keys
 from service.access.rates import Rates
-from service.access.store import KeyStore, StoredKey
+from service.access.sign_ins import SignIns
+from service.access.store import KeyStore, StoredKey, StoredSignIn
 from service.access.usage import Usage
 from service.db import ReadPool
 from service.errors import DatabaseUnavailableError
 from service.loopback import is_loopback
 from service.settings import Settings
-from service.web.principal import EVERYBODY, PUBLIC, SESSIONS, Principal
+from service.web.principal import EVERYBODY, PUBLIC, READ, SESSIONS, Principal
 from service.web.problems import Problem
 
+T = TypeVar("T")
 Connection = ASGIConnection[Any, Any, Any, Any]
+Credential = StoredKey | StoredSignIn
+AnyCredential = TypeVar("AnyCredential", StoredKey, StoredSignIn)
 
-_SEND_KEY: Final = "send a key: Authorization: Bearer fw_... (the operator makes one: fleetwatt key create)"
 _NOTED_EVERY_S: Final = 60.0
 _DISCARD_S: Final = 5.0
+
+
+class Asking(NamedTuple):
+    """Whether keys are required, and the good key or sign-in that was shown; None where there was none."""
+
+    required: bool
+    shown: Credential | None
 
 
 class Guard:
@@ -42,7 +53,8 @@ class Guard:
         self._always = settings.http_auth == "keys" or not is_loopback(settings.http_host)
         self._body_max = settings.http_max_body_bytes
         self._store = KeyStore(settings)
-        self._cache = KeyCache(self._store, settings.key_cache_s)
+        self._keys = KeyCache(self._store, settings.key_cache_s)
+        self._sign_ins = SignIns(self._store, settings)
         self._rates = Rates(settings.http_rate)
         self._usage = Usage(pool)
 
@@ -65,28 +77,107 @@ class Guard:
         if need == PUBLIC or connection.scope.get("method") == HttpMethod.OPTIONS:
             return
         try:
-            principal = await self._identify(connection, last_known=not database)
-            if principal.key_id is not None:
-                wait_s = await self._rates.wait_of_key_s(principal.key_id)
-                if wait_s:
-                    raise _too_many("this key has made too many requests", wait_s)
+            principal = EVERYBODY
+            if await self._required(last_known=not database):
+                principal = (await self._identify(connection, last_known=not database)).principal
             if not principal.may(need):
                 raise _not_allowed(need, principal)
         except (Problem, DatabaseUnavailableError) as error:
-            if isinstance(error, Problem):
-                metrics.REFUSED_REQUESTS.labels(error.code).inc()
+            _tell(error)
             await _discard_body(connection, self._body_max)
             raise
         connection.scope["auth"] = principal
 
-    async def _identify(self, connection: Connection, *, last_known: bool) -> Principal:
-        if not await self._required(last_known=last_known):
-            return EVERYBODY
+    async def still_admits(self, connection: Connection, need: str) -> bool:
+        """Tell whether a request that was let in long ago, and goes on, still would be.
+
+        It counts as no use and no request. While the database is away it goes by what was last known.
+        """
         try:
-            key = _sent_key(connection)
-            found = await self._find(key.key_id, last_known=last_known)
-            stored = _checked(key, found)
-        except _KeyProblem:
+            if not await self._required(last_known=True):
+                return True
+            shown: Credential = (await self._shown(connection, last_known=True)).value
+            return shown.principal.may(need)
+        except Problem:
+            return False
+        except DatabaseUnavailableError:
+            return True
+
+    async def who(self, connection: Connection) -> Asking:
+        """Tell who asks, where nobody has to say; a sign-in that is over counts as nobody.
+
+        Raises Problem 401 for a key that is not good, 429, and DatabaseUnavailableError.
+        """
+        required = await self._required(last_known=True)
+        if not required or not (sent_keys(connection) or self._sign_ins.shown(connection)):
+            return Asking(required, None)
+        try:
+            return Asking(required, await self._identify(connection, last_known=True))
+        except Problem as error:
+            if error.code == "signed_out":
+                return Asking(required, None)
+            _tell(error)
+            raise
+
+    async def sign_in(self, connection: Connection, text: str) -> Cookie:
+        """Begin a sign-in with a key; give its cookie.
+
+        Raises Problem 401, 403, 429, and DatabaseUnavailableError.
+        """
+        try:
+            key = await self._used(await self._by_key(connection, {text}, last_known=False))
+            if not key.principal.may(READ):
+                raise _not_allowed(READ, key.principal)
+            cookie = await self._sign_ins.begin(connection, key.key_id)
+            if cookie is None:
+                # It was good a moment ago.
+                raise bad_key()
+        except Problem as error:
+            _tell(error)
+            raise
+        return cookie
+
+    async def sign_out(self, connection: Connection) -> list[Cookie]:
+        """End the sign-in whose cookie came; give what takes it from the browser.
+
+        Raises DatabaseUnavailableError.
+        """
+        return await self._sign_ins.end(connection)
+
+    async def _required(self, *, last_known: bool) -> bool:
+        if self._always:
+            return True
+        try:
+            return await self._keys.keys_on()
+        except DatabaseUnavailableError:
+            known = self._keys.last_known_on()
+            if last_known and known is not None:
+                return known
+            raise
+
+    async def _identify(self, connection: Connection, *, last_known: bool) -> Credential:
+        found: Believed[Any] = await self._shown(connection, last_known=last_known)
+        used: Credential = await self._used(found)
+        return used
+
+    async def _shown(self, connection: Connection, *, last_known: bool) -> Believed[Any]:
+        """Give the good key or sign-in that a request shows. Raises 401, and 429 where most were bad."""
+        sent = sent_keys(connection)
+        # The head of what can be got comes as GET, too; see Edge.
+        if not sent and connection.scope.get("method") == HttpMethod.GET:
+            name = self._sign_ins.shown(connection)
+            if name is not None:
+                # Not counted against the address: every one ends some day, and none can be guessed.
+                return check_sign_in(await _find(self._sign_ins.known, name, last_known=last_known))
+        return await self._by_key(connection, sent, last_known=last_known)
+
+    async def _by_key(
+        self, connection: Connection, sent: Collection[str], *, last_known: bool
+    ) -> Believed[StoredKey]:
+        try:
+            key = one_key(sent)
+            return check_key(key, await _find(self._keys, key.key_id, last_known=last_known))
+        except KeyProblem:
             # Only now: a good key passes, whoever else is at its address (behind a proxy, all are).
             address = connection.client.host if connection.client else ""
             wait_s = await self._rates.wait_of_address_s(address)
@@ -96,31 +187,34 @@ class Guard:
                 ) from None
             await self._rates.count_refused(address)
             raise
+
+    async def _used(self, found: Believed[AnyCredential]) -> AnyCredential:
+        """Note the use of a key, shown or signed in with; raise 429 where that was one too many."""
+        stored = found.value
         now = monotonic()
-        if found is not None and now - found.used_at >= _NOTED_EVERY_S:
+        if now - found.used_at >= _NOTED_EVERY_S:
             found.used_at = now
             self._usage.note(stored.key_id)
-        return stored.principal
+        wait_s = await self._rates.wait_of_key_s(stored.key_id)
+        if wait_s:
+            raise _too_many("this key has made too many requests", wait_s)
+        return stored
 
-    async def _required(self, *, last_known: bool) -> bool:
-        if self._always:
-            return True
-        try:
-            return await self._cache.keys_on()
-        except DatabaseUnavailableError:
-            known = self._cache.last_known_on()
-            if last_known and known is not None:
-                return known
-            raise
 
-    async def _find(self, key_id: str, *, last_known: bool) -> Believed[StoredKey] | None:
-        try:
-            return await self._cache.find(key_id)
-        except DatabaseUnavailableError:
-            known = self._cache.last_known(key_id)
-            if last_known and known is not None:
-                return known
-            raise
+async def _find(known: LookUps[T], name: str, *, last_known: bool) -> Believed[T] | None:
+    try:
+        return await known.find(name)
+    except DatabaseUnavailableError:
+        last = known.last_known(name)
+        if last_known and last is not None:
+            return last
+        raise
+
+
+def _tell(error: Exception) -> None:
+    """Count a refusal by its code."""
+    if isinstance(error, Problem):
+        metrics.REFUSED_REQUESTS.labels(error.code).inc()
 
 
 async def _discard_body(connection: Connection, most: int) -> None:
@@ -137,50 +231,6 @@ async def _discard_body(connection: Connection, most: int) -> None:
                 if message["type"] != "http.request" or not message.get("more_body"):
                     return
                 size += len(message.get("body", b""))
-
-
-class _KeyProblem(Problem):
-    """A 401: no key, or none that is good."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        challenge = "Bearer" if code == "missing_key" else 'Bearer error="invalid_token"'
-        headers = {"WWW-Authenticate": challenge}
-        super().__init__(401, code, detail, title="A good key is needed", headers=headers)
-
-
-def _sent_key(connection: Connection) -> Key:
-    """Read the key from the headers. Raises 401."""
-    sent = set(connection.headers.getall("x-api-key", []))
-    for line in connection.headers.getall("authorization", []):
-        scheme, _, credentials = line.partition(" ")
-        # Another scheme is for somebody before us, such as a proxy.
-        if scheme.lower() == "bearer":
-            sent.add(credentials.strip())
-    if not sent:
-        raise _KeyProblem("missing_key", f"this service takes no request without a key: {_SEND_KEY}")
-    if len(sent) > 1:
-        raise _KeyProblem("bad_key", "the request holds several keys that differ: send one")
-    key = parse(sent.pop())
-    if key is None:
-        raise _bad_key()
-    return key
-
-
-def _bad_key() -> _KeyProblem:
-    """Give the one answer to keys that are cut off, unknown or wrong: which it is would help a guesser."""
-    return _KeyProblem("bad_key", f"the key is not one that this service knows: {_SEND_KEY}")
-
-
-def _checked(key: Key, found: Believed[StoredKey] | None) -> StoredKey:
-    """Hold a key against what is stored. Raises 401, which tells more only to who has the right secret."""
-    stored = found.value if found else None
-    if not key.matches(stored.secret_sha256 if stored else NOBODY_SHA256) or stored is None:
-        raise _bad_key()
-    if stored.revoked_at is not None:
-        raise _KeyProblem("revoked_key", f"the key {stored.key_id} was revoked: {_SEND_KEY}")
-    if stored.expired:
-        raise _KeyProblem("expired_key", f"the time of the key {stored.key_id} is over: {_SEND_KEY}")
-    return stored
 
 
 def _not_allowed(need: str | None, principal: Principal) -> Problem:

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from litestar import Request, Response, Router, get
+from litestar import Response, Router, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValidation
 
-from service.analytics import openapi
+from service.analytics import devices, openapi
+from service.analytics.asked import (
+    WIDTHS,
+    AnyRequest,
+    InjectedReads,
+    InjectedSeries,
+    found,
+    span_of,
+    wants_fresh,
+)
+from service.analytics.overview import Overviews
 from service.analytics.reads import Reads
-from service.analytics.series import Device, Series, Span, Width
+from service.analytics.series import Device, Series, Width
 from service.questions import Questions, Source
 from service.settings import Settings
 from service.web import parameters
 from service.web.answers import answer
 from service.web.principal import KEY_SECURITY, READ, needs
-from service.web.problems import Problem
 
 # We made it: nothing to validate on each request.
-InjectedReads = NamedDependency[SkipValidation[Reads]]
-InjectedSeries = NamedDependency[SkipValidation[Series]]
-AnyRequest = Request[Any, Any, Any]
+InjectedOverviews = NamedDependency[SkipValidation[Overviews]]
 _LIMIT_MAX = 10_000
-# More than a year of hours.
-_INTERVALS_MAX = 9_000
-_LENGTH: Final[dict[Width, timedelta]] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
-_WIDTHS: Final[dict[str, Width]] = {"hour": "hour", "day": "day"}
-_PARTS: Final[dict[str, Device | Width]] = {"vehicle": "vehicle", "meter": "meter", **_WIDTHS}
-
-
-def _wants_fresh(request: AnyRequest) -> bool:
-    """Tell whether a client takes no answer but one of now (RFC 9111, 5.2.1.4)."""
-    return "no-cache" in request.headers.get("cache-control", "").lower()
-
-
-def _found(body: dict[str, Any] | None, what: str, device_id: str) -> Response[bytes]:
-    if body is None:
-        raise Problem(404, "unknown_device", f"no {what} {device_id!r} has ever reported")
-    return answer(body)
+_PARTS: Final[dict[str, Device | Width]] = {"vehicle": "vehicle", "meter": "meter", **WIDTHS}
 
 
 @get(
@@ -52,7 +43,7 @@ async def meter_current(
 ) -> Response[bytes]:
     """Give the newest reading of one meter."""
     device_id = parameters.device("meterId", meter_id)
-    return _found(await fresh_reads.meter_current(device_id), "meter", device_id)
+    return found(await fresh_reads.meter_current(device_id), "meter", device_id)
 
 
 @get(
@@ -65,7 +56,7 @@ async def vehicle_current(
 ) -> Response[bytes]:
     """Give the newest reading of one vehicle."""
     device_id = parameters.device("vehicleId", vehicle_id)
-    return _found(await fresh_reads.vehicle_current(device_id), "vehicle", device_id)
+    return found(await fresh_reads.vehicle_current(device_id), "vehicle", device_id)
 
 
 @get(
@@ -136,31 +127,7 @@ async def performance(
     """
     device_id = parameters.device("vehicleId", vehicle_id)
     start, end = parameters.window(from_, to)
-    return _found(await reads.performance(device_id, start, end), "vehicle", device_id)
-
-
-@get(
-    "/v1/analytics/vehicles/{vehicleId:str}/hourly",
-    operation_class=openapi.HOURLY,
-    summary="Energy of a vehicle hour by hour, or day by day",
-)
-async def hourly(
-    series: InjectedSeries,
-    vehicle_id: Annotated[str, PathParameter(name="vehicleId")],
-    from_: Annotated[str | None, QueryParameter(name="from")] = None,
-    to: FromQuery[str | None] = None,
-    by: FromQuery[str | None] = None,
-    tz: FromQuery[str | None] = None,
-) -> Response[bytes]:
-    """Give the time series behind the energy summary over [from, to), the last 24 hours unless asked.
-
-    by is hour (unless asked) or day; tz is the time zone whose hours and days these are, UTC unless asked.
-    The first and the last one are cut by the window.
-    """
-    device_id = parameters.device("vehicleId", vehicle_id)
-    width = parameters.choice("by", by, _WIDTHS, "hour")
-    span = _span(from_, to, tz, width)
-    return _found(await series.vehicle(device_id, width, span), "vehicle", device_id)
+    return found(await reads.performance(device_id, start, end), "vehicle", device_id)
 
 
 @get(
@@ -189,8 +156,8 @@ async def fleet(
     part = parameters.choice("by", by, _PARTS, "vehicle")
     size = parameters.page("20" if limit is None else limit, None, _LIMIT_MAX)["page_size"]
     least = parameters.number("leastKwh", "0.5" if least_kwh is None else least_kwh, 0, 1e9)
-    width = _WIDTHS.get(part)
-    span = _span(from_, to, tz, width)
+    width = WIDTHS.get(part)
+    span = span_of(from_, to, tz, width)
     if from_ is None and to is None and (finished := await series.finished_day()):
         span = span._replace(start=finished[0], end=finished[1])
     match part:
@@ -200,15 +167,20 @@ async def fleet(
             return answer(await series.worst(part, span, size, least or 0.0))
 
 
-def _span(from_: str | None, to: str | None, tz: str | None, width: Width | None) -> Span:
-    """Read a window and a zone; refuse a window of more hours or days than one answer should hold."""
-    start, end = parameters.window(from_, to)
-    if width and (end - start) / _LENGTH[width] > _INTERVALS_MAX:
-        message = f"from and to are more than {_INTERVALS_MAX:,} {width}s apart: ask for a part"
-        if width == "hour":
-            message += ", or by=day"
-        raise Problem(400, "bad_parameter", message, field="from")
-    return Span(start, end, parameters.zone("tz", tz))
+@get(
+    "/v1/analytics/overview",
+    operation_class=openapi.OVERVIEW,
+    summary="The fleet right now: devices, power, energy of the day, alerts, ingest",
+)
+async def overview(
+    request: AnyRequest, overviews: InjectedOverviews, tz: FromQuery[str | None] = None
+) -> Response[bytes]:
+    """Give the head of the fleet's page; today is the day of the time zone tz, UTC unless asked, until now.
+
+    It is worked out once for all who ask and kept for some seconds; asOf tells its moment. A request with
+    `Cache-Control: no-cache` has it worked out anew.
+    """
+    return answer(await overviews.get(parameters.zone("tz", tz), fresh=wants_fresh(request)))
 
 
 @get(
@@ -223,9 +195,10 @@ async def stats(reads: InjectedReads) -> Response[bytes]:
 
 def router(questions: Questions, settings: Settings) -> Router:
     """Give the read routes, bound to whom they ask."""
+    overviews = Overviews(questions, settings)
 
     def source(request: AnyRequest) -> Source:
-        return questions.primary if _wants_fresh(request) else questions
+        return questions.primary if wants_fresh(request) else questions
 
     def reads(request: AnyRequest) -> Reads:
         return Reads(source(request), settings)
@@ -241,8 +214,12 @@ def router(questions: Questions, settings: Settings) -> Router:
             meter_states,
             vehicle_states,
             performance,
-            hourly,
+            devices.vehicle_hourly,
+            devices.vehicle_sessions,
+            devices.meter_hourly,
+            devices.meter_sessions,
             fleet,
+            overview,
             stats,
         ],
         dependencies={
@@ -250,6 +227,7 @@ def router(questions: Questions, settings: Settings) -> Router:
             "fresh_reads": Provide(lambda: Reads(questions.primary, settings), sync_to_thread=False),
             "reads": Provide(reads, sync_to_thread=False),
             "series": Provide(series, sync_to_thread=False),
+            "overviews": Provide(lambda: overviews, sync_to_thread=False),
         },
         tags=["Analytics"],
         opt=needs(READ),

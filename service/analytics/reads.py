@@ -9,28 +9,8 @@ from service.analytics.energy import balance, counts, mean_temperature
 from service.questions import Question, Rows, Source
 from service.settings import Settings
 from service.sql import query
+from service.states import meter_state, vehicle_state
 from service.web.answers import cut_page, rfc3339, rounded
-
-
-def _meter_state(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "meterId": row["meter_id"],
-        "kwhConsumedAc": row["kwh_consumed_ac"],
-        "voltage": row["voltage"],
-        "timestamp": rfc3339(row["recorded_at"]),
-        "lastUpdated": rfc3339(row["updated_at"]),
-    }
-
-
-def _vehicle_state(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "vehicleId": row["vehicle_id"],
-        "soc": row["soc"],
-        "kwhDeliveredDc": row["kwh_delivered_dc"],
-        "batteryTemp": row["battery_temp"],
-        "timestamp": rfc3339(row["recorded_at"]),
-        "lastUpdated": rfc3339(row["updated_at"]),
-    }
 
 
 class Reads(NamedTuple):
@@ -42,18 +22,18 @@ class Reads(NamedTuple):
     async def meter_current(self, device_id: str) -> dict[str, Any] | None:
         """Give the latest state of a meter, None if it never reported."""
         [rows] = await self.source.ask(Question(query("meter_current"), {"id": device_id}))
-        return _meter_state(rows[0]) if rows else None
+        return meter_state(rows[0]) if rows else None
 
     async def vehicle_current(self, device_id: str) -> dict[str, Any] | None:
         """Give the latest state of a vehicle, None if it never reported."""
         [rows] = await self.source.ask(Question(query("vehicle_current"), {"id": device_id}))
-        return _vehicle_state(rows[0]) if rows else None
+        return vehicle_state(rows[0]) if rows else None
 
     async def meter_states(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Give a page of meters; `next` is the id to go on after, null on the last page."""
         rows, last = await self._page(query("meter_states"), parameters)
         return {
-            "meters": [_meter_state(row) for row in rows],
+            "meters": [meter_state(row) for row in rows],
             "next": last and last["meter_id"],
         }
 
@@ -61,7 +41,7 @@ class Reads(NamedTuple):
         """Give a page of vehicles; `next` is the id to go on after, null on the last page."""
         rows, last = await self._page(query("vehicle_states"), parameters)
         return {
-            "vehicles": [_vehicle_state(row) for row in rows],
+            "vehicles": [vehicle_state(row) for row in rows],
             "next": last and last["vehicle_id"],
         }
 

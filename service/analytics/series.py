@@ -9,14 +9,20 @@ from service.analytics.energy import balance, counts, mean_temperature
 from service.questions import Question, Rows, Source
 from service.settings import Settings
 from service.sql import query
-from service.web.answers import rfc3339, rounded
+from service.web.answers import cut_page, rfc3339, rounded
 
 Width = Literal["hour", "day"]
 Device = Literal["vehicle", "meter"]
+# [from, to), without an end where there is none.
+Window = tuple[datetime | None, datetime | None]
 
 _WORST: Final[dict[Device, LiteralString]] = {
     "vehicle": query("fleet_by_vehicle"),
     "meter": query("fleet_by_meter"),
+}
+_KNOWN: Final[dict[Device, LiteralString]] = {
+    "vehicle": query("vehicle_known"),
+    "meter": query("meter_known"),
 }
 
 
@@ -78,17 +84,12 @@ class Series(NamedTuple):
 
     async def vehicle(self, vehicle_id: str, width: Width, span: Span) -> dict[str, Any] | None:
         """Give the time series behind a vehicle's summary, None if nobody ever heard of the vehicle."""
-        [answer], rows = await self.source.ask(
-            Question(query("vehicle_known"), {"id": vehicle_id}),
-            Question(query("vehicle_by_time"), {"id": vehicle_id, **span.parameters(width)}),
-        )
-        if not answer["known"]:
+        rows = await self._of("vehicle", vehicle_id, query("vehicle_by_time"), span.parameters(width))
+        if rows is None:
             return None
         return {
             "vehicleId": vehicle_id,
-            "periodStart": rfc3339(span.start),
-            "periodEnd": rfc3339(span.end),
-            "threshold": self.settings.efficiency_threshold,
+            **self._period(span),
             f"{width}s": [
                 {
                     **self._interval(row),
@@ -104,13 +105,86 @@ class Series(NamedTuple):
             ],
         }
 
-    def _head(self, span: Span, sessions: Rows) -> dict[str, Any]:
+    async def meter(self, meter_id: str, width: Width, span: Span) -> dict[str, Any] | None:
+        """Give what a meter counted over time and how its vehicles fared, None if nobody ever heard of it."""
+        rows = await self._of("meter", meter_id, query("meter_by_time"), span.parameters(width))
+        if rows is None:
+            return None
+        return {
+            "meterId": meter_id,
+            **self._period(span),
+            f"{width}s": [
+                {
+                    **self._interval(row),
+                    "meteredAcKwh": rounded(row["kwh_metered"]),
+                    "avgVoltage": rounded(row["voltage_mean"]),
+                    "minVoltage": rounded(row["voltage_min"]),
+                    "maxVoltage": rounded(row["voltage_max"]),
+                }
+                for row in rows
+            ],
+        }
+
+    async def has_session(self, session_id: str) -> bool:
+        """Tell whether there is a session of this id."""
+        [[row]] = await self.source.ask(Question(query("session_exists"), {"session_id": session_id}))
+        known: bool = row["known"]
+        return known
+
+    async def sessions(
+        self, device: Device, device_id: str, window: Window, limit: int, after: str | None
+    ) -> dict[str, Any] | None:
+        """Give a page of a device's sessions with their energy, None if nobody ever heard of the device.
+
+        `next` is the id to go on after, null on the last page.
+        """
+        parameters = {
+            "vehicle_id": device_id if device == "vehicle" else None,
+            "meter_id": device_id if device == "meter" else None,
+            "window_from": window[0],
+            "window_to": window[1],
+            "after_id": after,
+            "page_size": limit + 1,
+        }
+        rows = await self._of(device, device_id, query("sessions_with_energy"), parameters)
+        if rows is None:
+            return None
+        page, last = cut_page(rows, limit)
+        return {
+            "sessions": [
+                {
+                    "sessionId": row["session_id"],
+                    "vehicleId": row["vehicle_id"],
+                    "meterId": row["meter_id"],
+                    "startedAt": rfc3339(row["started_at"]),
+                    "endedAt": rfc3339(row["ended_at"]),
+                    **self._balance(row["kwh_ac"], row["kwh_dc"], told=row["vehicle_readings"] > 0),
+                    "readingsCount": counts(row),
+                    "meteredAcKwh": rounded(row["kwh_metered"]),
+                }
+                for row in page
+            ],
+            "next": last and last["session_id"],
+        }
+
+    async def _of(
+        self, device: Device, device_id: str, statement: LiteralString, parameters: dict[str, Any]
+    ) -> Rows | None:
+        """Ask about a device, None if nobody ever heard of it."""
+        [answer], rows = await self.source.ask(
+            Question(_KNOWN[device], {"id": device_id}), Question(statement, {"id": device_id, **parameters})
+        )
+        return rows if answer["known"] else None
+
+    def _period(self, span: Span) -> dict[str, Any]:
         return {
             "periodStart": rfc3339(span.start),
             "periodEnd": rfc3339(span.end),
-            "charging": sessions[0]["charging"],
             "threshold": self.settings.efficiency_threshold,
         }
+
+    def _head(self, span: Span, sessions: Rows) -> dict[str, Any]:
+        return {**self._period(span), "charging": sessions[0]["charging"]}
 
     def _interval(self, row: dict[str, Any]) -> dict[str, Any]:
         return {

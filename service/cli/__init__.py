@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": "service.cli.demo",
     "up": "service.cli.up",
     "status": "service.cli.status",
+    "top": "service.cli.top",
     "down": "service.cli.down",
     "serve": "service.cli.serve",
     "worker": "service.cli.worker",

@@ -1,11 +1,10 @@
-"""`fleetwatt dead-letters`: what was refused: list, show, count, export, and try again."""
+"""`fleetwatt dead-letters`: what was refused: list, show, count, export, try again, and dismiss."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.database import with_pool
+from service.cli.dead_letters_view import description, told_in_words
 from service.cli.options import data_dir_option, json_option
+from service.dead_letters.dismiss import Dismissal, dismiss_matching, dismiss_those
 from service.dead_letters.filters import KINDS, STATES, filters, letter_id
 from service.dead_letters.letter import Filters, Letter
 from service.dead_letters.replay import Replay, Report
@@ -31,10 +32,8 @@ from service.web.answers import rfc3339
 
 T = TypeVar("T")
 
-# Letters of one call of a replay; the command goes on until it has them all.
+# Letters of one call of a replay or a dismissal; the command goes on until it has them all.
 _AT_ONCE: Final = 1000
-_TOLD: Final = 20
-_HEX_WIDTH: Final = 16
 _WIDE: Final = 10_000
 
 
@@ -56,13 +55,13 @@ _state_option = click.option(
     type=click.Choice(list(STATES)),
     default="waiting",
     show_default=True,
-    help="Those that wait, those that a replay resolved, or all.",
+    help="Those that wait, those that are resolved (stored by a replay, or dismissed), or all.",
 )
 
 
 @click.group("dead-letters")
 def command() -> None:
-    """Look at what was refused, with its reason and its bytes, and try it again after a fix."""
+    """Look at what was refused, with its reason and its bytes; try it again after a fix, or dismiss it."""
 
 
 @command.command("list")
@@ -121,7 +120,7 @@ def show_command(*, letter: str, raw: bool, as_json: bool, data_dir: Path | None
     elif as_json:
         _print_json(shown.told())
     else:
-        for line in _description(shown):
+        for line in description(shown):
             click.echo(line)
 
 
@@ -164,7 +163,7 @@ def replay_command(
 
     What is good by today's rules is stored, what is stored already is recognised, and each letter is marked
     with what came of it. To repeat it is safe. What a key was not allowed to send (foreign_device) is tried
-    only by id or with --code foreign_device.
+    only by id or with --code foreign_device; what was dismissed, only by id.
     """
     if letters and any(value is not None for value in options.values()):
         raise FleetwattError("give either ids or filters, not both")
@@ -183,8 +182,44 @@ def replay_command(
     if as_json:
         _print_json(msgspec.to_builtins(report))
         return
-    for line in _words(report, dry_run=dry_run):
+    for line in told_in_words(report, dry_run=dry_run):
         click.echo(line)
+
+
+@command.command("dismiss")
+@click.argument("letters", nargs=-1)
+@_filter_options
+@click.option("--all", "everything", is_flag=True, help="All that wait.")
+@json_option
+@data_dir_option
+def dismiss_command(
+    *,
+    letters: tuple[str, ...],
+    everything: bool,
+    as_json: bool,
+    data_dir: Path | None,
+    **options: str | None,
+) -> None:
+    """Close dead letters that need nothing more: the LETTERS with these ids, or those that wait and match.
+
+    They count as resolved and wait no longer: `doctor` and the metrics leave them out, and they are pruned as
+    resolved ones are. Nothing is stored, and nothing deleted. To repeat it is safe.
+    """
+    ways = (bool(letters), any(value is not None for value in options.values()), everything)
+    if sum(ways) != 1:
+        raise FleetwattError("say which letters: give either ids, or filters such as --code, or --all")
+
+    async def dismiss(stored: Letters, _settings: Settings) -> Dismissal:
+        if letters:
+            return await dismiss_those(stored, [letter_id("LETTERS", letter) for letter in letters])
+        return await _dismiss(stored, filters(**options))
+
+    done = _with_letters(data_dir, dismiss)
+    if as_json:
+        _print_json({"dismissed": done.dismissed, "skipped": done.skipped})
+        return
+    skipped = f"; {done.skipped} skipped: not there, or resolved already" if done.skipped else ""
+    click.echo(f"{done.dismissed} dead {'letter' if done.dismissed == 1 else 'letters'} dismissed{skipped}")
 
 
 @command.command("export")
@@ -218,6 +253,17 @@ async def _replay(replay: Replay, ids: list[int], asked: Filters, limit: int) ->
     return total
 
 
+async def _dismiss(letters: Letters, asked: Filters) -> Dismissal:
+    """Dismiss all that match, some at a time."""
+    total = await dismiss_matching(letters, asked, _AT_ONCE)
+    while total.more:
+        part = await dismiss_matching(letters, asked, _AT_ONCE, after=total.next)
+        total = msgspec.structs.replace(
+            part, dismissed=total.dismissed + part.dismissed, skipped=total.skipped + part.skipped
+        )
+    return total
+
+
 def _with_letters(data_dir: Path | None, work: Callable[[Letters, Settings], Awaitable[T]]) -> T:
     """Do something with the letters in the database; what goes wrong is told in words."""
     return with_pool(data_dir, lambda pool, settings: work(Letters(pool), settings))
@@ -229,60 +275,6 @@ def _print_table(table: Table) -> None:
         column.overflow = "fold"
     console = Console()
     (console if console.is_terminal else Console(width=_WIDE)).print(table)
-
-
-def hexdump(raw: bytes) -> Iterator[str]:
-    """Give bytes line by line: offset, hexadecimal, and what of it is ASCII."""
-    for start in range(0, len(raw), _HEX_WIDTH):
-        line = raw[start : start + _HEX_WIDTH]
-        letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
-        yield f"{start:08x}  {line.hex(' '):<{_HEX_WIDTH * 3}} {letters}"
-
-
-def _description(letter: Letter) -> Iterator[str]:
-    kept = f", of which the first {len(letter.raw):,} were kept" if letter.truncated else ""
-    device = f"{letter.kind or ''} {letter.device_id or ''}".strip()
-    last = f", last {rfc3339(letter.replayed_at)}" if letter.replayed_at else ""
-    for name, value in (
-        ("id", letter.dead_letter_id),
-        ("received", rfc3339(letter.received_at)),
-        ("origin", letter.origin),
-        ("device", device or None),
-        ("reason", f"{letter.code}: {letter.message}"),
-        ("field", letter.field),
-        ("replays", f"{letter.replays}{last}"),
-        ("refused again", letter.replay_error),
-        ("resolved", rfc3339(letter.resolved_at)),
-        ("bytes", f"{letter.raw_size:,}{kept}"),
-    ):
-        if value is not None:
-            yield f"{name:<14} {printable(str(value))}"
-    yield ""
-    if letter.text is None:
-        yield from hexdump(letter.raw)
-    else:
-        yield from (printable(line) for line in letter.text.split("\n"))
-
-
-def _words(report: Report, *, dry_run: bool) -> Iterator[str]:
-    if dry_run:
-        yield (
-            f"{report.replayed} letters can be tried: {report.stored} readings are good by today's rules, "
-            f"{report.refused} are refused still; {report.skipped} letters cannot be tried"
-        )
-    else:
-        yield (
-            f"{report.replayed} letters tried again, {report.resolved} of them resolved: "
-            f"{report.stored} readings stored, {report.duplicates} were stored already, "
-            f"{report.refused} refused again; {report.skipped} letters skipped"
-        )
-    told = [result for result in report.results if result.message is not None]
-    for result in told[:_TOLD]:
-        yield printable(f"  {result.id} {result.result}: {result.message}")
-    if reasons := Counter(result.code or "skipped" for result in told[_TOLD:]):
-        yield f"  and {', '.join(f'{count} x {code}' for code, count in sorted(reasons.items()))}"
-    if report.more:
-        yield "there are more: --limit takes more"
 
 
 def _json(value: Any) -> str:

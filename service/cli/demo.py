@@ -125,7 +125,7 @@ class _Demo:
 
     async def run(self, began: float, seconds: float | None) -> None:
         """Seed, backfill, simulate and show."""
-        _say(f"API and docs: {self._running.http}/api, MQTT: {self._running.mqtt}")
+        _say(f"dashboard: {self._running.http}/, API and docs: .../api, MQTT: {self._running.mqtt}")
         self._before = _books(await self._stats())
         now = datetime.now(UTC)
         new, known = await seed(

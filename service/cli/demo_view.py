@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
+from service.cli import figures
 from service.embedded.instance import Running
 from service.simulator.progress import Progress
 
@@ -23,10 +24,14 @@ class DemoView:
         self, sent: int, change: dict[str, int], live: Progress, stats: dict[str, Any], fleet: dict[str, Any]
     ) -> RenderableType:
         """Give the whole picture."""
+        energy = [("charging now", f"{fleet['charging']:,}"), *figures.energy(fleet)]
+        flow = _flow(sent, change, live, stats)
         return Group(
             self._addresses(),
-            Columns([_flow(sent, change, live, stats), _energy(fleet)], padding=(0, 2)),
-            _worst(fleet),
+            Columns(
+                [figures.panel("ingest", flow), figures.panel("energy, last 24 h", energy)], padding=(0, 2)
+            ),
+            figures.worst("least efficient vehicles, last 24 h", fleet["vehicles"], fleet["threshold"]),
             "[dim]Ctrl-C ends the demo; its data stay.[/dim]",
         )
 
@@ -34,12 +39,14 @@ class DemoView:
         """Give one line, for output that is no terminal."""
         return (
             f"sent {sent}, stored {change['stored']}, duplicates {change['duplicates']}, "
-            f"{live.rate:.0f}/s over MQTT, fleet efficiency {_percent(fleet['efficiencyRatio'])}"
+            f"{live.rate:.0f}/s over MQTT, fleet efficiency {figures.percent(fleet['efficiencyRatio'])}"
         )
 
     def _addresses(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        table.add_row("API and docs", f"[link={self._running.http}/api]{self._running.http}/api[/link]")
+        for name, path in (("dashboard", "/"), ("API and docs", "/api")):
+            address = self._running.http + path
+            table.add_row(name, f"[link={address}]{address}[/link]")
         table.add_row(
             "MQTT", f"{self._running.mqtt}  topics telemetry/meter/{{id}}, telemetry/vehicle/{{id}}"
         )
@@ -47,52 +54,17 @@ class DemoView:
         return Panel(table, title="fleetwatt demo", title_align="left")
 
 
-def _flow(sent: int, change: dict[str, int], live: Progress, stats: dict[str, Any]) -> RenderableType:
+def _flow(sent: int, change: dict[str, int], live: Progress, stats: dict[str, Any]) -> list[tuple[str, str]]:
     lag = stats["ingest"]["sources"].get("mqtt", {}).get("lagMeanSeconds")
-    table = _figures()
-    table.add_row("readings sent", f"{sent:,}")
-    table.add_row("readings stored", f"[green]{change['stored']:,}[/green]")
-    table.add_row("duplicates found", f"{change['duplicates']:,}")
-    table.add_row("dead letters", f"{change['dead_letters']:,}")
-    table.add_row("MQTT rate", f"{live.rate:,.0f} /s")
-    table.add_row(
-        "sent to acknowledged", f"{live.p50_ms:.0f} / {live.p95_ms:.0f} / {live.p99_ms:.0f} ms  (p50 p95 p99)"
-    )
-    table.add_row("ingest lag", "-" if lag is None else f"{lag:.1f} s  (mean age when stored, MQTT)")
-    return Panel(table, title="ingest", title_align="left")
-
-
-def _energy(fleet: dict[str, Any]) -> RenderableType:
-    table = _figures()
-    table.add_row("charging now", f"{fleet['charging']:,}")
-    table.add_row("billed (AC)", f"{fleet['totalAcConsumedKwh']:,.1f} kWh")
-    table.add_row("delivered (DC)", f"{fleet['totalDcDeliveredKwh']:,.1f} kWh")
-    table.add_row("lost", f"{fleet['energyLossKwh']:,.1f} kWh")
-    table.add_row("fleet efficiency", _percent(fleet["efficiencyRatio"]))
-    return Panel(table, title="energy, last 24 h", title_align="left")
-
-
-def _worst(fleet: dict[str, Any]) -> RenderableType:
-    table = Table(title="least efficient vehicles, last 24 h", title_justify="left", box=None, padding=(0, 2))
-    for heading in ("vehicle", "AC kWh", "DC kWh", "DC/AC", ""):
-        table.add_column(heading, justify="left" if heading in {"vehicle", ""} else "right")
-    for row in fleet["vehicles"]:
-        table.add_row(
-            row["vehicleId"],
-            f"{row['totalAcConsumedKwh']:.2f}",
-            f"{row['totalDcDeliveredKwh']:.2f}",
-            _percent(row["efficiencyRatio"]),
-            "[red]below 85 %[/red]" if row["belowThreshold"] else "",
-        )
-    return table
-
-
-def _figures() -> Table:
-    table = Table.grid(padding=(0, 3))
-    table.add_column()
-    table.add_column(justify="right")
-    return table
-
-
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.1f} %"
+    return [
+        ("readings sent", f"{sent:,}"),
+        ("readings stored", f"[green]{change['stored']:,}[/green]"),
+        ("duplicates found", f"{change['duplicates']:,}"),
+        ("dead letters", f"{change['dead_letters']:,}"),
+        ("MQTT rate", f"{live.rate:,.0f} /s"),
+        (
+            "sent to acknowledged",
+            f"{live.p50_ms:.0f} / {live.p95_ms:.0f} / {live.p99_ms:.0f} ms  (p50 p95 p99)",
+        ),
+        ("ingest lag", "-" if lag is None else f"{lag:.1f} s  (mean age when stored, MQTT)"),
+    ]

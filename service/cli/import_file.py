@@ -21,7 +21,8 @@ from service.importer.run import ImportOptions, import_file
 _HELP = """Import readings from FILE: CSV or NDJSON, plain or gzip, or "-" for standard input.
 
 Repeats count as duplicates, so a broken import is resumed by importing the file again. Lines that are no
-reading are reported with their number, kept as dead letters, and stop nothing.
+reading are reported with their number, kept as dead letters, and stop nothing; importing a file of this name
+again keeps them no second time. Where a line was rejected the exit code is 1, unless --no-strict is given.
 
 A COLUMN is a column's name; `=VALUE` is a constant for all lines. Without an option, columns are found by
 the names that the HTTP API and the database use.
@@ -70,9 +71,18 @@ The car's side of a charge:
 )
 @click.option("--dry-run", is_flag=True, help="Read and check everything, store nothing; needs no database.")
 @click.option(
-    "--rejects", type=click.Path(path_type=Path, dir_okay=False), help="Write rejected lines there, as CSV."
+    "--report",
+    "--rejects",
+    "report_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write rejected lines there: NDJSON if it is called .ndjson, otherwise CSV.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 when a line was rejected.")
+@click.option(
+    "--strict/--no-strict",
+    default=True,
+    show_default=True,
+    help="Exit with 1 when a line was rejected, or with 0 all the same.",
+)
 @data_dir_option
 def command(
     *,
@@ -81,7 +91,7 @@ def command(
     delimiter: str | None,
     encoding: str,
     dry_run: bool,
-    rejects: Path | None,
+    report_file: Path | None,
     strict: bool,
     data_dir: Path | None,
     **mapping: Any,
@@ -97,10 +107,10 @@ def command(
         encoding=encoding,
         dry_run=dry_run,
     )
-    if rejects is not None and rejects.exists() and file.exists() and rejects.samefile(file):
-        raise ImportFileError("--rejects would overwrite the file that is imported")
+    if report_file is not None and report_file.exists() and file.exists() and report_file.samefile(file):
+        raise ImportFileError("--report would overwrite the file that is imported")
     with (
-        rejects_file(rejects) if rejects else nullcontext() as on_rejected,
+        rejects_file(report_file) if report_file else nullcontext() as on_rejected,
         file_progress(file.name) as show,
     ):
         report = asyncio.run(import_file(options, settings, show, on_rejected))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import rich_click as click
@@ -14,6 +16,8 @@ from service.access import key
 from service.embedded import instance
 from service.errors import SettingsError
 from service.settings import PREFIX, Settings
+
+_ANYWHERE: Final = frozenset({str(IPv4Address(0)), str(IPv6Address(0))})
 
 data_dir_option = click.option(
     "--data-dir",
@@ -51,6 +55,14 @@ def client_settings(data_dir: Path | None = None) -> Settings:
         mqtt_url=settings.mqtt_url or running.mqtt,
         http_port=running.http_port,
     )
+
+
+def service_url(settings: Settings) -> str:
+    """Give the address of the HTTP service that the settings describe, as seen from this machine."""
+    # A service that listens everywhere is asked here.
+    host = settings.http_host if settings.http_host not in _ANYWHERE else "127.0.0.1"
+    scheme = "https" if settings.http_tls_cert_file else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
 
 
 def own_api_key(settings: Settings) -> str:

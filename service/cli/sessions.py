@@ -31,7 +31,8 @@ from service.web.answers import rfc3339
 _IMPORT_HELP = """Import charging sessions from FILE: CSV, plain or gzip, or "-" for standard input.
 
 Each row becomes a session, or is refused with a reason (--report keeps all of them); a refused row stops
-nothing. Importing a file again changes nothing: what is there already is counted as such.
+nothing. Importing a file again changes nothing: what is there already is counted as such. Where a row was
+refused the exit code is 1, unless --no-strict is given.
 
 A COLUMN is a column's name. An id may be several columns, joined by ":", or a constant `=VALUE`; without
 --session-id it follows from vehicle, meter and start. Ids with other characters than A-Z a-z 0-9 . _ : - are
@@ -83,7 +84,12 @@ def command() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write refused rows there: NDJSON if it is called .ndjson, otherwise CSV.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 when a row was refused.")
+@click.option(
+    "--strict/--no-strict",
+    default=True,
+    show_default=True,
+    help="Exit with 1 when a row was refused, or with 0 all the same.",
+)
 @json_option
 @data_dir_option
 def import_command(
@@ -111,7 +117,7 @@ def import_command(
     if report_file is not None and report_file.exists() and file.exists() and report_file.samefile(file):
         raise ImportFileError("--report would overwrite the file that is imported")
     with (
-        rejects_file(report_file, "--report") if report_file else nullcontext() as on_rejected,
+        rejects_file(report_file) if report_file else nullcontext() as on_rejected,
         file_progress(file.name) as show,
     ):
         report = asyncio.run(import_sessions(options, settings, show, on_rejected))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -17,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from service.broker import BrokerAddress
-from service.cli.options import Duration, client_settings, data_dir_option, own_api_key
+from service.cli.options import Duration, client_settings, data_dir_option, own_api_key, service_url
 from service.settings import Settings
 from service.simulator.fleet import LONGEST_INTERVAL_S
 from service.simulator.network import Disturbances
@@ -25,7 +24,6 @@ from service.simulator.progress import Progress
 from service.simulator.run import SimulationOptions, simulate
 
 _PLAIN_LINE_S: Final = 5.0
-_ANYWHERE: Final = frozenset({str(IPv4Address(0)), str(IPv6Address(0))})
 _SHARE: Final = click.FloatRange(0, 1)
 
 
@@ -109,8 +107,6 @@ def _options(settings: Settings, given: dict[str, Any]) -> SimulationOptions:
         raise click.BadParameter("lies below 300s: the service refuses more", param_hint="--drift")
     if given["outage_length"] <= 0:
         raise click.BadParameter("lies above 0s", param_hint="--outage-length")
-    # A service that listens everywhere is asked here.
-    host = settings.http_host if settings.http_host not in _ANYWHERE else "127.0.0.1"
     return SimulationOptions(
         devices=given["devices"],
         meters=given["meters"],
@@ -118,7 +114,7 @@ def _options(settings: Settings, given: dict[str, Any]) -> SimulationOptions:
         for_s=given["duration"],
         via=given["via"],
         broker=_broker(settings, given),
-        http_url=given["http_url"] or f"http://{host}:{settings.http_port}",
+        http_url=given["http_url"] or service_url(settings),
         api_key=own_api_key(settings),
         seed=given["seed"],
         faulty_share=given["faulty_share"],

@@ -10,7 +10,7 @@ from service.web import parameters
 from service.web.problems import Problem
 
 KINDS: Final = {"meter": "meter", "vehicle": "vehicle"}
-# What waits for somebody to do something about it, what a replay has stored, or both.
+# What waits for somebody to do something about it; what a replay stored or somebody dismissed; or both.
 STATES: Final = {"waiting": False, "resolved": True, "all": None}
 _CODE: Final = re.compile(r"[a-z_]{1,64}")
 _ID: Final = re.compile(r"[0-9]{1,16}")

@@ -1,4 +1,4 @@
-"""Routes of dead letters: list, one, how many of each, and try again."""
+"""Routes of dead letters: list, one, how many of each, try again, and dismiss."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from litestar.params import FromQuery, PathParameter, QueryParameter, SkipValida
 from msgspec import Meta
 
 from service.dead_letters import openapi
+from service.dead_letters.dismiss import dismiss_matching, dismiss_those
 from service.dead_letters.filters import ID_MAX, STATES, filters, letter_id
 from service.dead_letters.letter import portions
 from service.dead_letters.replay import Replay, Take
@@ -40,6 +41,12 @@ class ReplayRequest(msgspec.Struct, rename="camel", frozen=True, kw_only=True, f
     to: str | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     after: LetterId | None = None
+
+
+class DismissRequest(ReplayRequest, frozen=True):
+    """What to dismiss: letters by id, those that wait and match the filters, or, if it says so, `all`."""
+
+    all: bool = False
 
 
 class DeadLetters(NamedTuple):
@@ -135,15 +142,45 @@ async def replay_dead_letters(request: AnyRequest, dead_letters: Injected) -> Re
     """
     asked = await read_json(request, ReplayRequest)
     replay = Replay(dead_letters.letters, dead_letters.take)
-    by = {
-        name: getattr(asked, name) for name in ("kind", "device_id", "code", "origin", "from_", "to", "after")
-    }
+    by = _filters_of(asked)
     if asked.ids is not None:
-        if any(value is not None for value in by.values()):
-            raise Problem(400, "ambiguous", "give either ids or filters, not both", field="ids")
         return answer(await replay.those(asked.ids))
-    after = by.pop("after")
-    return answer(await replay.matching(filters(**by), asked.limit, after=after))
+    return answer(await replay.matching(filters(**by), asked.limit, after=asked.after))
+
+
+@post(
+    "/v1/dead-letters/dismiss",
+    operation_class=openapi.DISMISS,
+    opt=needs(ADMIN),
+    status_code=200,
+    summary="Close what can never be stored",
+)
+async def dismiss_dead_letters(request: AnyRequest, dead_letters: Injected) -> Response[bytes]:
+    """Close letters that wait: they count as resolved, with `replayError` "dismissed", and store nothing.
+
+    Letters by `ids`, or those that match the filters, or `all`: newest first, at most `limit` (1,000). Safe
+    to repeat: `skipped` counts ids that are resolved already or not there. While there are `more`, `next`
+    goes into `after`. A dismissed letter is tried again only when a replay names its id.
+    """
+    asked = await read_json(request, DismissRequest)
+    by = _filters_of(asked)
+    some = asked.ids is not None or any(value is not None for value in by.values())
+    if asked.all == some:
+        if some:
+            raise Problem(400, "ambiguous", "give ids or filters, or all, not both", field="all")
+        message = 'say which letters: ids, filters, or "all": true for all that wait'
+        raise Problem(400, "missing", message, field="all")
+    if asked.ids is not None:
+        return answer(await dismiss_those(dead_letters.letters, asked.ids))
+    return answer(await dismiss_matching(dead_letters.letters, filters(**by), asked.limit, after=asked.after))
+
+
+def _filters_of(asked: ReplayRequest) -> dict[str, str | None]:
+    """Give the filters of a request; raises Problem 400 where it names letters by id, too."""
+    by = {name: getattr(asked, name) for name in ("kind", "device_id", "code", "origin", "from_", "to")}
+    if asked.ids is not None and any(value is not None for value in (*by.values(), asked.after)):
+        raise Problem(400, "ambiguous", "give either ids or filters, not both", field="ids")
+    return by
 
 
 def router(letters: Letters, take: Take) -> Router:
@@ -156,6 +193,7 @@ def router(letters: Letters, take: Take) -> Router:
             summarise_dead_letters,
             get_dead_letter,
             replay_dead_letters,
+            dismiss_dead_letters,
         ],
         dependencies={"dead_letters": Provide(lambda: dead_letters, sync_to_thread=False)},
         security=KEY_SECURITY,

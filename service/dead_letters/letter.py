@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from service.readings import Kind
+
+# In the place of why the last try was refused: somebody said that there is nothing to be done.
+_DISMISSED: Final = "dismissed"
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,11 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     def truncated(self) -> bool:
         """Tell whether only the beginning of the payload was kept."""
         return self.raw_size > len(self.raw)
+
+    @property
+    def dismissed(self) -> bool:
+        """Tell whether it was closed by hand, and nothing of it was stored by that."""
+        return self.resolved_at is not None and self.replay_error == _DISMISSED
 
     @property
     def text(self) -> str | None:

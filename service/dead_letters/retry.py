@@ -114,7 +114,8 @@ class Again:
 
         Raises IngestError, psycopg.Error or TimeoutError when the database is away or the buffer is full.
         """
-        if letter.resolved_at is not None:
+        # A dismissed letter was asked for by its id.
+        if letter.resolved_at is not None and not letter.dismissed:
             return Verdict(skipped="it is resolved already")
         if letter.truncated:
             kept = f"only the first {len(letter.raw)} of its {letter.raw_size} bytes were kept"

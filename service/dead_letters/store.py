@@ -1,4 +1,4 @@
-"""Dead letters in the database: found, read, counted, and marked with what came of a replay."""
+"""Dead letters in the database: found, read, counted, marked with what came of a replay, and dismissed."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ class Letters(NamedTuple):
             values = {"letter_ids": list(errors), "replay_errors": list(errors.values())}
             async with self.pool.connection() as connection:
                 await connection.execute(query("mark_dead_letters"), values)
+
+    async def dismiss(self, ids: list[int]) -> int:
+        """Close those of the letters that wait; give how many they were."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(query("dismiss_dead_letters"), {"letter_ids": ids})
+            row = await cursor.fetchone()
+        return 0 if row is None else int(row["dismissed"])
 
     async def summary(self) -> list[Group]:
         """Count the letters of each code and kind."""

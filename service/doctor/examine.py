@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import psycopg
 
-from service.doctor import data, messages, replica, room, server, versions, work
+from service.doctor import certificates, data, messages, replica, room, server, versions, work
 from service.doctor.broker import Seen
 from service.doctor.finding import SEVERITIES, Finding, Patient
 from service.doctor.look import Look
@@ -36,6 +36,7 @@ def examine(patient: Patient) -> Report:
     if seen is not None:
         facts["broker"] = seen.told.get("$SYS/broker/version", "tells no version")
     findings += _guarded("encryption", lambda: work.ways(patient))
+    findings += _guarded("certificates", lambda: certificates.expiry(patient))
     findings += _of_database(patient, seen, facts)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Report(facts, findings)

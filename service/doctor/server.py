@@ -80,7 +80,7 @@ def schema(_patient: Patient, look: Look) -> list[Finding]:
             "schema",
             f"the schema is at {revision}, newer than this version knows ({head})",
             "the database belongs to a newer fleetwatt",
-            "pip install --upgrade fleetwatt",
+            "install that release, see docs/upgrading.md",
         )
     ]
 

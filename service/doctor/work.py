@@ -14,7 +14,7 @@ from service.sql import query
 
 
 def letters(_patient: Patient, look: Look) -> list[Finding]:
-    """Tell of dead letters that no replay has resolved."""
+    """Tell of dead letters that no replay has stored, and nobody dismissed."""
     row = look.one(query("doctor_letters"))
     if not row["waiting"]:
         return []
@@ -23,7 +23,7 @@ def letters(_patient: Patient, look: Look) -> list[Finding]:
             "warning",
             "dead letters",
             f"{row['waiting']} dead letters wait, since {row['since']:%Y-%m-%d %H:%M} UTC",
-            "what was refused is kept for a while only: mend the cause and try it again",
+            "what was refused is kept for a while only: mend the cause and replay it, or dismiss it",
             "fleetwatt dead-letters summary",
         )
     ]

@@ -132,7 +132,8 @@ class Child:
         """Give the end of the process's log, for an error message."""
         try:
             with self._log_file.open(errors="replace") as log_file:
-                log_file.seek(self._log_start)
+                # It may have been rotated meanwhile.
+                log_file.seek(self._log_start if self._log_start <= self._log_file.stat().st_size else 0)
                 text = log_file.read().splitlines()[-lines:]
         except OSError:
             text = []

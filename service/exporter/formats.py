@@ -80,8 +80,8 @@ class _Parquet:
             import pyarrow.parquet
         except ImportError:
             raise ExportError(
-                "Parquet needs pyarrow, which is not installed: install fleetwatt with the extra `parquet`, "
-                "such as pip install 'fleetwatt[parquet]'; or choose CSV or NDJSON"
+                "Parquet needs pyarrow, which is not installed: install fleetwatt with the extra `parquet` "
+                "(docs/install.md); or choose CSV or NDJSON"
             ) from None
         types = {
             "id": pa.dictionary(pa.int32(), pa.string()),

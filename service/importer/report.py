@@ -50,7 +50,8 @@ class Reason(msgspec.Struct):
 class ImportReport(msgspec.Struct, kw_only=True):
     """Counts over lines of data: lines = accepted + duplicates + rejected.
 
-    `rejected` includes `conflicts`. `devices` are those of all readings that could be read.
+    `rejected` includes `conflicts`, and those `known` as dead letters from an import before. `devices` are
+    those of all readings that could be read.
     """
 
     lines: int = 0
@@ -58,6 +59,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
     duplicates: int = 0
     rejected: int = 0
     conflicts: int = 0
+    known: int = 0
     dry_run: bool = False
     devices: set[str] = set()
     reasons: dict[tuple[str | None, str], Reason] = {}
@@ -79,6 +81,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
         return (
             f"read {self.lines} lines: accepted {self.accepted}, duplicates {self.duplicates}, "
             f"rejected {self.rejected} (conflicts {self.conflicts})"
+            + (f", {self.known} of them dead letters already" if self.known else "")
             + (" - dry run, nothing was stored" if self.dry_run else "")
         )
 
@@ -94,7 +97,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
 
 
 @contextmanager
-def rejects_file(path: Path, option: str = "--rejects") -> Iterator[OnRejected]:
+def rejects_file(path: Path) -> Iterator[OnRejected]:
     """Write refused lines (line, field, code, message, raw) in the order of the file.
 
     NDJSON where the name ends in .ndjson or .jsonl, otherwise CSV. What the file held before is gone with the
@@ -104,7 +107,7 @@ def rejects_file(path: Path, option: str = "--rejects") -> Iterator[OnRejected]:
     try:
         file = path.open("a", encoding="utf-8", newline="")
     except OSError as error:
-        raise ImportFileError(f"{option} {path}: {error.strerror or error}") from None
+        raise ImportFileError(f"--report {path}: {error.strerror or error}") from None
     with file:
         writer = csv.DictWriter(file, RejectedLine._fields)
         as_json = path.suffix.lower() in {".ndjson", ".jsonl"}

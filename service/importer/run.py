@@ -188,6 +188,7 @@ def _count(report: ImportReport, batch: _Batch, outcome: Outcome, on_rejected: O
     report.lines += len(batch.block.lines)
     report.accepted += outcome.accepted
     report.duplicates += outcome.duplicates
+    report.known += outcome.known
     report.devices.update(reading.device_id for reading in batch.decoded.readings)
     refused = [*batch.decoded.rejections, *outcome.rejections]
     for one in sorted(refused, key=lambda rejection: rejection.index):

@@ -24,7 +24,7 @@ class Submission:
 
     `atomic` asks for all or nothing. `origin` is where it came from and `raw_limit` how many bytes of a
     refused reading are kept, both for dead letters; without `keep_refused` (a replay of dead letters)
-    there are none.
+    there are none. `known` counts refusals that were dead letters before: lines of a file imported again.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class Submission:
         "decoded",
         "entered_at",
         "keep_refused",
+        "known",
         "origin",
         "raw_limit",
         "size",
@@ -52,6 +53,7 @@ class Submission:
         self.origin = origin
         self.atomic = atomic
         self.keep_refused = keep_refused
+        self.known = 0
         self.raw_limit = raw_limit
         self.size = len(decoded.body)
         self.entered_at = time.monotonic()

@@ -7,7 +7,7 @@ few hundred bytes, gzipped, take 15 MB of disk.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from service.ingest.buffer import Submission
 from service.ingest.outcome import Rejection
@@ -16,22 +16,32 @@ MANY_REFUSED: Final = "many_refused"
 _LETTERS_EACH: Final = 100
 
 
-def letter_columns(refused: Iterable[tuple[Submission, Rejection]]) -> dict[str, list[Any]]:
-    """Give the letters of refusals as one list per column, as `insert_dead_letters` takes them."""
+class Letters(NamedTuple):
+    """Letters as one list per column, as `insert_dead_letters` takes them; whose each is, and of how many."""
+
+    columns: dict[str, list[Any]]
+    owners: list[tuple[Submission, int]]
+
+
+def letters_of(refused: Iterable[tuple[Submission, Rejection]]) -> Letters:
+    """Give the letters of refusals."""
     by_submission: dict[int, tuple[Submission, list[Rejection]]] = {}
     for submission, rejection in refused:
         by_submission.setdefault(id(submission), (submission, []))[1].append(rejection)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("origin", "kind", "device_id", "code", "field", "message", "raw", "raw_size")
     }
+    owners: list[tuple[Submission, int]] = []
     for submission, rejections in by_submission.values():
         for rejection in rejections[:_LETTERS_EACH]:
             raw = rejection.raw[: submission.raw_limit]
             _add(columns, submission, rejection, raw, len(rejection.raw))
+            owners.append((submission, 1))
         if rest := rejections[_LETTERS_EACH:]:
             raw, size = _together(rest, submission)
             _add(columns, submission, _word(rest), raw, size)
-    return columns
+            owners.append((submission, len(rest)))
+    return Letters(columns, owners)
 
 
 def _add(

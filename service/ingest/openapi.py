@@ -15,21 +15,24 @@ from litestar.openapi.spec import (
 )
 
 from service.readings import MeterReading, VehicleReading
-from service.web.apidocs import an_array, json_answer, operation, problem
+from service.web.apidocs import COUNT, STRING, an_array, an_object, json_answer, operation, or_null, problem
+from service.web.problems import Problem
 
+# Devices of their own: what is tried out must not get among the readings of a real one.
 METER_EXAMPLE: Final = {
-    "meterId": "METER-001",
+    "meterId": "METER-EXAMPLE",
     "kwhConsumedAc": 0.1234,
     "voltage": 230.4,
     "timestamp": "2026-01-31T12:00:00Z",
 }
 VEHICLE_EXAMPLE: Final = {
-    "vehicleId": "VH-001",
+    "vehicleId": "VH-EXAMPLE",
     "soc": 63.5,
     "kwhDeliveredDc": 0.1121,
     "batteryTemp": 28.4,
     "timestamp": "2026-01-31T12:00:00Z",
 }
+_BAD_EXAMPLE: Final = {**VEHICLE_EXAMPLE, "soc": 163.5}
 _TYPES: Final = {"number": OpenAPIType.NUMBER, "string": OpenAPIType.STRING}
 
 
@@ -77,33 +80,34 @@ def _body(schema: Schema, examples: dict[str, Any], *, lines: bool = False) -> R
         )
     }
     if lines:
-        content["application/x-ndjson"] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        each = (msgspec.json.encode(example).decode() for example in (METER_EXAMPLE, VEHICLE_EXAMPLE))
+        content["application/x-ndjson"] = OpenAPIMediaType(
+            schema=Schema(type=OpenAPIType.STRING), example="\n".join(each)
+        )
     return RequestBody(required=True, content=content)
 
 
-def _number() -> Schema:
-    return Schema(type=OpenAPIType.INTEGER, minimum=0)
-
-
-_COUNTS: Final = {"accepted": _number(), "duplicates": _number()}
+_COUNTS: Final = {"accepted": COUNT, "duplicates": COUNT}
 _REJECTED: Final = an_array(
-    Schema(
-        type=OpenAPIType.OBJECT,
-        properties={
-            "index": _number(),
-            "field": Schema(one_of=[Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.NULL)]),
-            "code": Schema(type=OpenAPIType.STRING),
-            "message": Schema(type=OpenAPIType.STRING),
-        },
-    )
+    an_object("Rejected", index=COUNT, field=or_null(STRING), code=STRING, message=STRING)
 )
-_ONE: Final = json_answer(Schema(type=OpenAPIType.OBJECT, properties=dict(_COUNTS)), "Committed")
+_REFUSED: Final = Problem(
+    400, "out_of_range", "soc must be 0 to 100", title="The reading was refused", field="soc"
+)
+_ONE: Final = json_answer(an_object("Stored", **_COUNTS), "Committed", {"accepted": 1, "duplicates": 0})
 _MANY: Final = json_answer(
-    Schema(type=OpenAPIType.OBJECT, properties={**_COUNTS, "rejected": _REJECTED}),
+    an_object("StoredInPart", **_COUNTS, rejected=_REJECTED),
     "Committed; what was refused is named by index",
+    {
+        "accepted": 1,
+        "duplicates": 0,
+        "rejected": [{"index": 1, "field": "soc", "code": "out_of_range", "message": "soc must be 0 to 100"}],
+    },
 )
 _ERRORS: Final = {
-    "400": problem("The body cannot be read, or nothing in it could be stored because of what it says"),
+    "400": problem(
+        "The body cannot be read, or nothing in it could be stored because of what it says", _REFUSED
+    ),
     "408": problem("The body did not arrive in time"),
     "413": problem("Too many bytes or readings"),
     "415": problem("Neither JSON nor NDJSON, or an encoding other than gzip"),
@@ -117,7 +121,12 @@ TELEMETRY: Final = operation(
     {"200": _MANY, "201": _ONE, **_ERRORS},
     _body(
         Schema(one_of=[_METER, _VEHICLE, _array(_READING), _batch(_READING)]),
-        {"meter": METER_EXAMPLE, "vehicle": VEHICLE_EXAMPLE, "mixed": [METER_EXAMPLE, VEHICLE_EXAMPLE]},
+        {
+            "meter": METER_EXAMPLE,
+            "vehicle": VEHICLE_EXAMPLE,
+            "mixed": [METER_EXAMPLE, VEHICLE_EXAMPLE],
+            "one of two is refused": [METER_EXAMPLE, _BAD_EXAMPLE],
+        },
         lines=True,
     ),
 )

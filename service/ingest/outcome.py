@@ -41,8 +41,12 @@ class Decoded(msgspec.Struct, kw_only=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a commit did with a submission: counts, and what was refused only then."""
+    """What a commit did with a submission: counts, and what was refused only then.
+
+    `known` counts the refusals, also of decoding, that were dead letters before and were not kept again.
+    """
 
     accepted: int
     duplicates: int
     rejections: list[Rejection]
+    known: int = 0

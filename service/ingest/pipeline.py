@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -28,13 +28,21 @@ _DRAIN_POLL_S: Final = 0.1
 class Pipeline:
     """A buffer and its writers, as an async context manager that drains on exit.
 
-    `name` tells this process from others in the ingest counters; `traces` are those of its commits.
+    `name` tells this process from others in the ingest counters; `traces` are those of its commits;
+    `committed` is called after each one that may have stored readings.
     """
 
-    def __init__(self, settings: Settings, name: str, traces: Traces | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        traces: Traces | None = None,
+        committed: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._name = name
         self._traces = traces
+        self._committed = committed
         self._source = tallies.source(name)
         self._replay = tallies.source("replay")
         self._writers: list[Writer] = []
@@ -56,7 +64,9 @@ class Pipeline:
         for number in range(self._settings.writers):
             # The first writer takes whatever there is; each further one only helps with a real backlog.
             threshold = 1 if number == 0 else self._settings.batch_max_readings // 4
-            writer = Writer(self._settings, f"{self._name}/{number}", self.breaker, self._traces)
+            writer = Writer(
+                self._settings, f"{self._name}/{number}", self.breaker, self._traces, self._committed
+            )
             self._writers.append(writer)
             self._tasks.append(asyncio.create_task(writer.run(self.buffer, threshold)))
         metrics.BREAKER_STATE.set_function(lambda: self.breaker.state)

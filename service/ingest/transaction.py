@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, errors
 from service.errors import AtomicRefusedError
 from service.ingest.batch import Batch
 from service.ingest.buffer import Submission
-from service.ingest.letters import letter_columns
+from service.ingest.letters import letters_of
 from service.ingest.outcome import Outcome, Rejection
 from service.ingest.refusals import conflict
 from service.ingest.streams import METER, VEHICLE, Stream, rows, values
@@ -249,8 +249,17 @@ def _refusals(batch: Batch) -> list[Failed]:
 
 async def _insert_dead_letters(connection: Connection, failed: list[Failed]) -> None:
     refused = [each for each in failed if each.submission.keep_refused]
-    if refused:
-        await connection.execute(query("insert_dead_letters"), letter_columns(refused))
+    if not refused:
+        return
+    letters = letters_of(refused)
+    # Planned anew each time: what is right for a few letters would be wrong for the many of a large file.
+    cursor = await connection.execute(query("insert_dead_letters"), letters.columns, prepare=False)
+    # Set, not added to: a transaction may have been tried before.
+    for submission, _ in letters.owners:
+        submission.known = 0
+    for (place,) in await cursor.fetchall():
+        submission, refusals = letters.owners[place - 1]
+        submission.known += refusals
 
 
 def outcomes(batch: Batch, written: list[Written], failed: list[Failed]) -> list[Outcome]:
@@ -264,5 +273,7 @@ def outcomes(batch: Batch, written: list[Written], failed: list[Failed]) -> list
         twice = duplicates[number]
         rejections = refused.get(id(submission), [])
         accepted = len(submission.decoded.readings) - twice - len(rejections)
-        result.append(Outcome(accepted=accepted, duplicates=twice, rejections=rejections))
+        result.append(
+            Outcome(accepted=accepted, duplicates=twice, rejections=rejections, known=submission.known)
+        )
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -44,12 +44,20 @@ _RESULTS: Final = {
 class Writer:
     """One database connection that takes batches from the buffer and commits them, whatever it takes."""
 
-    def __init__(self, settings: Settings, name: str, breaker: Breaker, traces: Traces | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        breaker: Breaker,
+        traces: Traces | None = None,
+        committed: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._url = db.require_url(settings)
         self._name = name
         self._breaker = breaker
         self._traces = traces
+        self._committed = committed
         self._connection: Connection | None = None
         # For how many batches the straight way is not tried.
         self._careful = 0
@@ -164,6 +172,8 @@ class Writer:
                 duplicate.inc(len(part.duplicates))
                 conflict.inc(len(part.conflicts))
                 tallies.LAG[part.kind].add_all(part.lags.each_s)
+            if self._committed is not None:
+                self._committed()
             return written
 
     async def _try(

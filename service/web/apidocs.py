@@ -1,23 +1,19 @@
-"""The API pages: the OpenAPI document and Swagger UI at /api, assets served by us.
+"""The words in which routes are described for the OpenAPI document: answers, schemas, parameters, statuses.
 
-The assets come with the swagger-ui-py package; the page holds no inline script, so a strict content
-security policy can apply.
+What all routes have in common (statuses of keys, hosts and origins) is added once all of them are known.
+Examples that no route gives are composed when the document is served (service/web/apiexamples.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
-from litestar import Request, Response, Router, get
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import OpenAPIRenderPlugin
+import msgspec
 from litestar.openapi.spec import (
-    Components,
     OpenAPI,
     OpenAPIFormat,
+    OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
@@ -25,41 +21,9 @@ from litestar.openapi.spec import (
     Parameter,
     RequestBody,
     Schema,
-    SecurityScheme,
-    Tag,
 )
-from litestar.params import PathParameter
 
-from service import __version__
-from service.web.principal import PUBLIC, needs
 from service.web.problems import CONTENT_TYPE, Problem
-
-_PAGE: Final = b"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fleetwatt API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="/api/assets/swagger-ui.css">
-</head>
-<body>
-<div id="swagger"></div>
-<script src="/api/assets/swagger-ui-bundle.js"></script>
-<script src="/api/start.js"></script>
-</body>
-</html>
-"""
-_START: Final = b"""SwaggerUIBundle({
-  url: "/api/openapi.json",
-  dom_id: "#swagger",
-  deepLinking: true,
-  tryItOutEnabled: true,
-  validatorUrl: null,
-});
-"""
-
-_ASSETS: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 
 PROBLEM: Final = Schema(
     type=OpenAPIType.OBJECT,
@@ -77,21 +41,30 @@ PROBLEM: Final = Schema(
 )
 
 
-def problem(description: str) -> OpenAPIResponse:
-    """Describe an error answer."""
-    return OpenAPIResponse(description=description, content={CONTENT_TYPE: OpenAPIMediaType(schema=PROBLEM)})
+def problem(description: str, example: Problem | None = None) -> OpenAPIResponse:
+    """Describe an error answer; `example` is one that it may be, where the status alone does not tell."""
+    body = None if example is None else msgspec.json.decode(example.body())
+    media = OpenAPIMediaType(schema=PROBLEM, example=body)
+    return OpenAPIResponse(description=description, content={CONTENT_TYPE: media})
 
 
-def json_answer(schema: Schema, description: str) -> OpenAPIResponse:
-    """Describe an answer in JSON."""
-    return OpenAPIResponse(
-        description=description, content={"application/json": OpenAPIMediaType(schema=schema)}
-    )
+def json_answer(schema: Schema, description: str, example: Any = None) -> OpenAPIResponse:
+    """Describe an answer in JSON. Without an example one is composed of its fields."""
+    # As text, which `filled` reads again: the framework leaves nulls out of what is given as objects.
+    text = None if example is None else msgspec.json.encode(example).decode()
+    media = OpenAPIMediaType(schema=schema, example=text)
+    return OpenAPIResponse(description=description, content={"application/json": media})
 
 
 def an_object(title: str | None = None, /, **properties: Schema) -> Schema:
-    """Describe a JSON object; the names are as they stand in the answer."""
-    return Schema(type=OpenAPIType.OBJECT, title=title, properties=dict(properties))
+    """Describe a JSON object that has all of these fields; the names are as they stand in the answer."""
+    names = list(properties)
+    return Schema(type=OpenAPIType.OBJECT, title=title, properties=dict(properties), required=names)
+
+
+def lacking(schema: Schema, *names: str) -> Schema:
+    """Describe the same object, in which some fields may be absent."""
+    return replace(schema, required=[name for name in schema.required or () if name not in names])
 
 
 def an_array(items: Schema) -> Schema:
@@ -123,16 +96,88 @@ UNREAD: Final = {
     "413": problem("The body is too large"),
     "415": problem("The body is not JSON, or in an encoding other than gzip"),
 }
-_OF_KEYS: Final = {
-    "401": problem("No key, or not a good one (missing_key, bad_key, revoked_key, expired_key)"),
-    "403": problem("The key lacks the scope, or is bound to other devices"),
-    "429": problem("Too many requests: come back after Retry-After seconds"),
-    "503": DATABASE_AWAY,
+
+ID: Final = Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9._:\-]+$", min_length=1, max_length=64)
+
+
+# Ids of devices are those of the simulator, so of the demo. What an example stores is of other ones.
+PATH_EXAMPLES: Final[dict[str, Any]] = {
+    "vehicleId": "VH-0001",
+    "meterId": "METER-0001",
+    "sessionId": "example-2026-01-31T11",
+    "letterId": 1,
 }
 
 
-def operation(responses: dict[str, OpenAPIResponse], body: RequestBody | None = None) -> type[Operation]:
-    """Make the class that the framework wants in order to describe one operation by hand."""
+class Told(NamedTuple):
+    """What is said of a parameter. An example is filled in on the API page: the request must work with it."""
+
+    description: str
+    schema: Schema
+    example: Any = None
+
+
+def page_size(most: int, unless_asked: int) -> Told:
+    """Describe `limit`."""
+    size = Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=most)
+    return Told(f"How many at most, up to {most:,}; {unless_asked:,} unless given", size, 10)
+
+
+def choice(description: str, *words: str) -> Told:
+    """Describe a parameter that is one of some words."""
+    return Told(description, one_of(*words))
+
+
+_WHEN: Final = "RFC 3339 with a zone, such as 2026-01-31T12:00:00Z"
+# By name, since a name means the same on most routes; the others say it themselves. Handlers read them as
+# text, to say what is wrong.
+_PARAMETERS: Final = {
+    "vehicleId": Told("Id of a vehicle", ID),
+    "meterId": Told("Id of a meter", ID),
+    "sessionId": Told(
+        "Id of a session; the example is the one that the example of POST /v1/sessions has", ID
+    ),
+    "letterId": Told(
+        "Id of a dead letter; the first one is there once an example of POST /v1/telemetry was refused",
+        Schema(type=OpenAPIType.INTEGER, minimum=1),
+    ),
+    "from": Told(f"Start of the window, included: {_WHEN}", TIME),
+    "to": Told(f"End of the window, not included: {_WHEN}", TIME),
+    "since": Told(f"Those whose newest reading is not older: {_WHEN}", TIME),
+    "before": Told(f"Those whose newest reading is older: {_WHEN}", TIME),
+    "atomic": Told("Store all or nothing", BOOLEAN),
+    "open": Told("Only open sessions, or only ended ones", BOOLEAN),
+    "after": Told("Where the page before ended: its `next`", ID),
+    "leastKwh": Told(
+        "Leave out what drew less AC energy than this, kWh; 0.5 unless given",
+        Schema(type=OpenAPIType.NUMBER, minimum=0),
+    ),
+    "socBelow": Told(
+        "Those with a state of charge below this, percent",
+        Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=100),
+    ),
+    "tz": Told("Time zone by its IANA name, such as Europe/Zurich; UTC unless given", STRING),
+}
+
+
+def _describe(parameter: Parameter, own: dict[str, Told]) -> None:
+    """Say what a parameter is, what it must look like, and what to try."""
+    said = own.get(parameter.name) or _PARAMETERS.get(parameter.name) or Told("", STRING)
+    # None of them may be null: what is absent is left out.
+    parameter.description, parameter.schema, parameter.example = said
+    if parameter.example is None and parameter.param_in == "path":
+        parameter.example = PATH_EXAMPLES.get(parameter.name)
+
+
+def operation(
+    responses: dict[str, OpenAPIResponse],
+    body: RequestBody | None = None,
+    parameters: dict[str, Told] | None = None,
+) -> type[Operation]:
+    """Make the class that the framework wants in order to describe one operation by hand.
+
+    `parameters` are those that do not mean what their names mean elsewhere.
+    """
 
     @dataclass
     class Described(Operation):
@@ -140,109 +185,62 @@ def operation(responses: dict[str, OpenAPIResponse], body: RequestBody | None = 
             self.responses = dict(responses)
             if body is not None:
                 self.request_body = body
+            for parameter in self.parameters or ():
+                if isinstance(parameter, Parameter):
+                    _describe(parameter, parameters or {})
 
     return Described
 
 
-_ID: Final = Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9._:\-]+$", min_length=1, max_length=64)
-# By name, since a name means the same on every route. Their handlers read them as text, to say what is wrong.
-_PARAMETERS: Final = {
-    **dict.fromkeys(("vehicleId", "meterId", "sessionId"), _ID),
-    **dict.fromkeys(("from", "to", "since", "before"), TIME),
-    **dict.fromkeys(("atomic", "open"), BOOLEAN),
-    "limit": Schema(type=OpenAPIType.INTEGER, minimum=1),
-    "letterId": Schema(type=OpenAPIType.INTEGER, minimum=1),
-    "leastKwh": Schema(type=OpenAPIType.NUMBER, minimum=0),
-    "socBelow": Schema(type=OpenAPIType.NUMBER, minimum=0, maximum=100),
+_EVERYWHERE: Final = {
+    "414": "The address has more than 8192 bytes",
+    "421": "The service does not answer for the host that the request names",
+}
+_OF_CHANGES: Final = {"403": "A page of another origin asks (cross_origin)"}
+_OF_KEYS: Final = {
+    "401": "No key, or not a good one (missing_key, bad_key, revoked_key, expired_key)",
+    "403": "The key lacks the scope, or is bound to other devices (not_allowed, foreign_device)",
+    "429": "Too many requests: come back after Retry-After seconds",
+    "503": "The database is away: try again after Retry-After seconds",
+}
+_SECONDS: Final = OpenAPIHeader(
+    schema=Schema(type=OpenAPIType.STRING, pattern="^[0-9]+$"),
+    description="Seconds after which to try again",
+    required=True,
+)
+_HEADERS: Final = {
+    "401": {
+        "WWW-Authenticate": OpenAPIHeader(
+            schema=STRING, description="Bearer, and what is wrong", required=True
+        )
+    },
+    "429": {"Retry-After": _SECONDS},
+    "503": {"Retry-After": _SECONDS},
 }
 
 
-def describe_parameters(document: OpenAPI) -> None:
-    """Say of each parameter what it must look like."""
+def tell_common_statuses(document: OpenAPI) -> None:
+    """Add to each operation what it may answer for reasons that are not its own: keys, hosts, origins."""
     for item in (document.paths or {}).values():
         for described in (item.get, item.post, item.put, item.patch, item.delete):
-            for parameter in (described and described.parameters) or ():
-                if isinstance(parameter, Parameter):
-                    # None of them may be null: what is absent is left out.
-                    parameter.schema = _PARAMETERS.get(parameter.name, STRING)
+            if described is None:
+                continue
+            own: dict[str, Any] = dict(described.responses or {})
+            _add(own, _EVERYWHERE)
+            if described is not item.get:
+                _add(own, _OF_CHANGES)
+            if described.security:
+                _add(own, _OF_KEYS)
+            for status, headers in _HEADERS.items():
+                if status in own:
+                    own[status] = replace(own[status], headers={**headers, **(own[status].headers or {})})
+            described.responses = dict(sorted(own.items()))
 
 
-def tell_what_keys_answer(document: OpenAPI) -> None:
-    """Add to each operation that asks for a key what it answers where that is not good."""
-    for item in (document.paths or {}).values():
-        for described in (item.get, item.post, item.put, item.patch, item.delete):
-            if described is not None and described.security:
-                described.responses = {**_OF_KEYS, **(described.responses or {})}
-
-
-class _SwaggerPage(OpenAPIRenderPlugin):
-    """Serves our page instead of the framework's, which loads its scripts from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__(path="/")
-
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
-        """Give the page; the document itself is fetched by it."""
-        return _PAGE
-
-
-# Not cached by the framework: it keeps an answer for each query string, so anybody could fill the memory.
-@get("/api/start.js", media_type="text/javascript", include_in_schema=False, opt=needs(PUBLIC))
-async def start_script() -> Response[bytes]:
-    """Give the few lines that start Swagger UI."""
-    return Response(content=_START, media_type="text/javascript")
-
-
-def config() -> OpenAPIConfig:
-    """Give the framework what stands at the head of the OpenAPI document."""
-    return OpenAPIConfig(
-        title="fleetwatt",
-        version=__version__,
-        description="Energy telemetry for EV fleets: billed AC against delivered DC.",
-        openapi_router=Router("/api", route_handlers=[], include_in_schema=False, opt=needs(PUBLIC)),
-        components=Components(
-            security_schemes={
-                "apiKey": SecurityScheme(
-                    type="http",
-                    scheme="bearer",
-                    description="A key such as fw_...; a service on loopback without keys asks for none",
-                ),
-                "apiKeyHeader": SecurityScheme(
-                    type="apiKey",
-                    name="X-API-Key",
-                    security_scheme_in="header",
-                    description="The same key in a header of its own",
-                ),
-            }
-        ),
-        render_plugins=[_SwaggerPage()],
-        use_handler_docstrings=True,
-        tags=[
-            Tag(name="Ingest", description="Readings go in; a 2xx answer means committed"),
-            Tag(name="Analytics", description="Latest states, energy and efficiency"),
-            Tag(name="Sessions", description="Which vehicle drew from which meter, and when"),
-            Tag(name="Dead letters", description="What was refused, and trying it again"),
-            Tag(name="Health", description="Probes and metrics"),
-        ],
-    )
-
-
-@get("/api/assets/{name:str}", include_in_schema=False, opt=needs(PUBLIC))
-async def asset(name: Annotated[str, PathParameter(name="name")]) -> Response[bytes]:
-    """Give one of the two files that the page loads."""
-    media_type = _ASSETS.get(name)
-    if media_type is None:
-        raise Problem(404, "not_found", "there is no such file")
-    return Response(
-        content=_read_asset(name), media_type=media_type, headers={"Cache-Control": "max-age=86400"}
-    )
-
-
-@cache
-def _read_asset(name: str) -> bytes:
-    return (files("swagger_ui") / "static" / name).read_bytes()
-
-
-def routes() -> list[Any]:
-    """Give the handlers of the page's own assets."""
-    return [start_script, asset]
+def _add(own: dict[str, Any], common: dict[str, str]) -> None:
+    for status, description in common.items():
+        known = own.get(status)
+        if known is None:
+            own[status] = problem(description)
+        elif description not in known.description and status != "503":
+            own[status] = replace(known, description=f"{known.description}. {description}")

@@ -19,6 +19,8 @@ from service.web.hosts import Hosts
 from service.web.problems import Problem
 from service.web.room import BodyLimits, Budget, Room
 
+# Where a request's own method is noted in its scope, by which it may not have been routed.
+ASKED: Final = "fleetwatt.asked"
 _URL_BYTES_MAX: Final = 8192
 _NO_METHOD: Final = "TRACE"
 
@@ -59,7 +61,7 @@ class Edge:
             return
         began = perf_counter()
         HTTP.in_flight += 1
-        asked = request["method"]
+        asked = request[ASKED] = request["method"]
         request["method"] = _routed_as(request)
         extra = self._headers.of(request["path"])
         blank = asked == "HEAD"

@@ -7,6 +7,14 @@ from typing import Any, Final
 Headers = tuple[tuple[bytes, bytes], ...]
 
 _API_CSP: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+# The dashboard: our own modules and style sheets, and what they ask the API. No form is ever sent: a sign-in
+# whose script did not load must not put a key into an address.
+_DASHBOARD_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_DASHBOARD: Final = frozenset({"/", "/alerts", "/engine", "/sign-in"})
+_DEVICES: Final = ("/vehicles/", "/meters/")
 # Swagger UI: its own two scripts, its style sheet, and pictures that stand in the style sheet.
 _PAGE_CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -32,11 +40,14 @@ class SecurityHeaders:
     def __init__(self, *, tls: bool) -> None:
         common = _ALWAYS | (_HSTS if tls else {})
         self._api = _encode({**common, "Content-Security-Policy": _API_CSP})
+        self._dashboard = _encode({**common, "Content-Security-Policy": _DASHBOARD_CSP})
         self._page = _encode({**common, "Content-Security-Policy": _PAGE_CSP})
 
     def of(self, path: str) -> Headers:
         """Give the headers of what is at a path."""
-        return self._page if path in {"/api", "/api/"} else self._api
+        if path in {"/api", "/api/"}:
+            return self._page
+        return self._dashboard if path in _DASHBOARD or path.startswith(_DEVICES) else self._api
 
 
 def header(scope: Any, name: bytes, otherwise: str = "") -> str:

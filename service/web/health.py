@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from litestar import MediaType, Response, Router, get
 from litestar.di import NamedDependency, Provide
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse
 from litestar.params import SkipValidation
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service import __version__
 from service.replica import STATES
 from service.web.answers import answer, rfc3339
-from service.web.apidocs import STRING, TIME, an_object, json_answer, one_of, operation, problem
+from service.web.apidocs import STRING, TIME, an_object, json_answer, lacking, one_of, operation, problem
 from service.web.principal import KEY_SECURITY, PUBLIC, READ, needs
 
 # Gives what to say beside "ok"; raises Problem when the process cannot do its work right now.
@@ -27,10 +28,24 @@ _ALIVE = operation({"200": json_answer(an_object(**_ALWAYS), "Alive")})
 _READY = operation(
     {
         "200": json_answer(
-            an_object(**_ALWAYS, breaker=STRING, replica=one_of(*STATES)),
+            lacking(an_object(**_ALWAYS, breaker=STRING, replica=one_of(*STATES)), "replica"),
             "Ready; `replica` where one answers analytics: unless it is ok the primary does",
         ),
         "503": problem("The database does not answer, or `breaker` is not closed: told within 2 s"),
+    }
+)
+
+_METRICS = operation(
+    {
+        "200": OpenAPIResponse(
+            description="Counters in the text format of Prometheus",
+            content={
+                "text/plain": OpenAPIMediaType(
+                    schema=STRING,
+                    example="# TYPE fleetwatt_buffer_readings gauge\nfleetwatt_buffer_readings 0.0\n",
+                )
+            },
+        )
     }
 )
 
@@ -64,6 +79,7 @@ async def ready(check: InjectedCheck) -> Response[bytes]:
 
 @get(
     "/metrics",
+    operation_class=_METRICS,
     summary="Metrics for Prometheus",
     media_type=MediaType.TEXT,
     # Of most use while the database is away.

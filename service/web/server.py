@@ -27,6 +27,8 @@ _HEADER_TIMEOUT_S: Final = 10
 _HEADERS_BYTES: Final = 64 * 1024
 # Files that a process has open beside its connections: database, libraries, logs.
 _OTHER_FILES: Final = 200
+# Of a client that takes its answer slowly the kernel would hold megabytes, and events that are long past.
+_UNSENT_BYTES: Final = 128 * 1024
 _LISTENER_POLL_S: Final = 0.1
 _ACCEPTED_S: Final = 2.0
 
@@ -155,7 +157,7 @@ async def cut_stalled(settings: Settings) -> None:
 
 
 def _set_user_timeout(settings: Settings) -> bool:
-    """Limit the time without progress on each socket of our port; tell whether one listens."""
+    """Limit the time without progress, and what waits, on sockets of our port; tell whether one listens."""
     listening = False
     for entry in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError), ExitStack() as stack:
@@ -169,5 +171,6 @@ def _set_user_timeout(settings: Settings) -> bool:
                 found.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.http_stalled_timeout_s * 1000)
                 )
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
                 listening |= bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     return listening

@@ -1,4 +1,5 @@
--- API keys: the service looks them up and notes their use; making, listing and revoking them is the owner's.
+-- API keys: the service looks them up and notes their use; making, listing and revoking them is the owner's. Sign-ins:
+-- the service begins and ends them, and looks them up.
 
 -- name: any_api_key
 -- Tells whether there ever was a key: revoked and expired ones count, so that revoking the last opens nothing.
@@ -8,6 +9,7 @@ select exists(select 1 from api_key) as keys_on;
 -- Gives keys by their public parts, whatever their state; those that do not exist are left out.
 select
     key_id,
+    name,
     scopes,
     secret_sha256,
     meter_ids,
@@ -80,3 +82,28 @@ update api_key
 set revoked_at = coalesce(revoked_at, now())
 where key_id = %(key_id)s
 returning name, revoked_at = now() as is_new;
+
+-- name: begin_sign_in
+-- Stores a sign-in with a key; tells when it ends. Null: the key is not good for reading.
+select begin_sign_in(%(token_sha256)s, %(key_id)s, %(last_hours)s) as expires_at;
+
+-- name: end_sign_in
+-- Ends a sign-in, if there is one.
+select end_sign_in(%(token_sha256)s);
+
+-- name: find_sign_ins
+-- Gives sign-ins by their tokens' hashes, with their keys; those that are over, or whose keys are not good for
+-- reading any more, are left out.
+select
+    encode(s.token_sha256, 'hex') as token_hash,
+    k.key_id,
+    k.name,
+    least(s.expires_at, k.expires_at) as expires_at
+from sign_in as s
+inner join api_key as k on s.key_id = k.key_id
+where
+    s.token_sha256 in (select decode(t.hash, 'hex') from unnest(%(token_hashes)s::text[]) as t (hash))
+    and s.expires_at > now()
+    and k.revoked_at is null
+    and (k.expires_at is null or k.expires_at > now())
+    and k.scopes && array['read', 'admin'];

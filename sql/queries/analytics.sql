@@ -193,11 +193,53 @@ left join ac on n.place = ac.place
 left join dc on n.place = dc.place
 order by n.place;
 
+-- name: meter_by_time
+-- Everything that one meter counted, its voltage, and AC and DC while a vehicle drew from it alone, hour by hour or day
+-- by day of a time zone.
+with edge as (
+    select window_edges(%(window_from)s, %(window_to)s, %(width)s, %(zone)s) as edges
+),
+
+energy as (
+    select c.*
+    from edge
+    cross join lateral charged(edge.edges, %(id)s) as c
+),
+
+metered as (
+    select m.*
+    from edge
+    cross join lateral metered(edge.edges, %(id)s) as m
+)
+
+select
+    edge.edges[n.place] as started_at,
+    edge.edges[n.place + 1] as ended_at,
+    coalesce(e.kwh_ac, 0) as kwh_ac,
+    coalesce(e.meter_readings, 0) as meter_readings,
+    coalesce(e.kwh_dc, 0) as kwh_dc,
+    coalesce(e.vehicle_readings, 0) as vehicle_readings,
+    coalesce(m.kwh, 0) as kwh_metered,
+    m.voltage_sum / m.readings as voltage_mean,
+    m.voltage_min,
+    m.voltage_max
+from edge
+cross join lateral generate_series(1, cardinality(edge.edges) - 1) as n (place)
+left join energy as e on n.place = e.place
+left join metered as m on n.place = m.place
+order by n.place;
+
 -- name: vehicle_known
 -- Whether a vehicle was ever heard of: it reported, or a session names it.
 select
     exists (select from vehicle_state where vehicle_id = %(id)s)
     or exists (select from charging_session where vehicle_id = %(id)s) as known;
+
+-- name: meter_known
+-- Whether a meter was ever heard of: it reported, or a session names it.
+select
+    exists (select from meter_state where meter_id = %(id)s)
+    or exists (select from charging_session where meter_id = %(id)s) as known;
 
 -- name: rollup_freshness
 -- How far the rollups reach, what waits for a refresh, and what went wrong.
@@ -244,6 +286,8 @@ select
         / extract(epoch from now() - (date_trunc('minute', now()) - interval '1 minute'))
     )::float8 as accepted_per_s,
     sum(lag_s_sum) / nullif(sum(lag_s_count), 0) as lag_s_mean,
+    sum(lag_s_sum) as lag_s_sum,
+    sum(lag_s_count)::bigint as lag_s_count,
     max(lag_s_max) filter (where lag_s_count > 0) as lag_s_max
 from ingest_minute
 where minute >= date_trunc('minute', now()) - interval '1 minute'

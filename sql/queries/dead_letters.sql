@@ -85,7 +85,8 @@ order by code, kind;
 
 -- name: mark_dead_letters
 -- Notes what came of a replay; null as error: all that is in the letter is stored. Rows are locked in one order, so
--- that two replays of the same letters do not deadlock; what one of them has resolved stays so.
+-- that two replays of the same letters do not deadlock; what one of them has resolved stays so. A dismissed letter
+-- whose readings are stored after all is no longer dismissed.
 with tried as (
     select
         d.dead_letter_id,
@@ -102,10 +103,37 @@ update dead_letter as d
 set
     replays = d.replays + 1,
     replayed_at = now(),
-    resolved_at = coalesce(d.resolved_at, case when tried.error is null then now() end),
-    replay_error = case when d.resolved_at is null then tried.error else d.replay_error end
+    resolved_at = case
+        when tried.error is null and (d.resolved_at is null or d.replay_error = 'dismissed') then now()
+        else d.resolved_at
+    end,
+    replay_error = case when tried.error is null or d.resolved_at is null then tried.error else d.replay_error end
 from tried
 where d.dead_letter_id = tried.dead_letter_id;
+
+-- name: dismiss_dead_letters
+-- Closes letters that wait, for which there is nothing to be done; gives how many. They are locked in the order of
+-- the marks of replays.
+with chosen as (
+    select dead_letter_id
+    from dead_letter
+    where dead_letter_id = any(%(letter_ids)s::bigint[]) and resolved_at is null
+    order by dead_letter_id
+    for update
+),
+
+dismissed as (
+    update dead_letter as d
+    set
+        resolved_at = now(),
+        replay_error = 'dismissed'
+    from chosen
+    where d.dead_letter_id = chosen.dead_letter_id
+    returning d.dead_letter_id
+)
+
+select count(*) as dismissed
+from dismissed;
 
 -- name: latest_own_dead_letter
 -- The dead letter that the current transaction has just written, and why.

@@ -113,21 +113,51 @@ left join
 where stored.differs is distinct from false;
 
 -- name: insert_dead_letters
--- Keeps what was refused, with its reason.
-insert into dead_letter (origin, kind, device_id, code, field, message, raw, raw_size)
-select
-    d.origin,
-    d.kind,
-    d.device_id,
-    d.code,
-    d.field,
-    d.message,
-    d.raw,
-    d.raw_size
-from unnest(
-    %(origin)s::text[], %(kind)s::text[], %(device_id)s::text[], %(code)s::text[],
-    %(field)s::text[], %(message)s::text[], %(raw)s::bytea[], %(raw_size)s::bigint[]
-) as d (origin, kind, device_id, code, field, message, raw, raw_size);
+-- Keeps what was refused, with its reason. A line of a file, import:<file>:<lines>, is not kept again while the same
+-- bytes of a file of this name, refused for the same reason, wait or are dismissed: to import a file again adds
+-- nothing. Gives the places of those that are known, from 1.
+with refused as (
+    select
+        d.*,
+        known.is_known
+    from
+        unnest(
+            %(origin)s::text[], %(kind)s::text[], %(device_id)s::text[], %(code)s::text[],
+            %(field)s::text[], %(message)s::text[], %(raw)s::bytea[], %(raw_size)s::bigint[]
+        ) with ordinality as d (origin, kind, device_id, code, field, message, raw, raw_size, place)
+    left join
+        lateral (
+            select true as is_known
+            from dead_letter as k
+            where
+                starts_with(d.origin, 'import:')
+                and starts_with(k.origin, 'import:')
+                and k.raw = d.raw and k.raw_size = d.raw_size and k.code = d.code
+                and rtrim(k.origin, '0123456789-') = rtrim(d.origin, '0123456789-')
+                and (k.resolved_at is null or k.replay_error = 'dismissed')
+            limit 1
+        ) as known
+        on true
+),
+
+kept as (
+    insert into dead_letter (origin, kind, device_id, code, field, message, raw, raw_size)
+    select
+        r.origin,
+        r.kind,
+        r.device_id,
+        r.code,
+        r.field,
+        r.message,
+        r.raw,
+        r.raw_size
+    from refused as r
+    where r.is_known is null
+)
+
+select r.place
+from refused as r
+where r.is_known;
 
 -- name: finish_batch
 -- Stores the readings of a small batch, all of them new, and adds the batch to the counters of this writer's

@@ -1,5 +1,10 @@
 -- Dead letters are kept for a while and within bounds; the service may ask for that, and may delete none itself.
 
+comment on column dead_letter.resolved_at is
+'When a replay stored it, or found it stored, or somebody dismissed it; null: it waits';
+comment on column dead_letter.replay_error is
+'Why the last try was refused too, in words; dismissed: closed by hand, with nothing stored';
+
 -- Deletes what is too old, then what there is too much of: resolved letters first, the oldest first. A bite at a
 -- time, so that no transaction lasts; nothing but the rows that go is locked. A letter counts for the bytes that are
 -- kept of it and for its row and index entries: a flood of tiny ones would otherwise take many times what is allowed.

@@ -2,6 +2,36 @@
 -- out from the rollups of each stream where these are exact, and from raw rows elsewhere; for all sessions and all
 -- vehicles at once, since a call of meter_energy for each session of a fleet takes ten times as long.
 
+-- What meters counted for sessions after all that is rolled up, of vehicles that have not `changed`. Where many charge,
+-- nearly all rows of that span are wanted: one look at each, in the order they lie in, takes half the time of an index
+-- search a session. Statistics do not know these rows yet, so a plan made by them took them for one, and each row
+-- looked for its session anew: 10 s instead of 0.2.
+create or replace function billed_live(edges timestamptz[], live tstzrange, changed text[])
+returns table (at timestamptz, vehicle_id text, kwh double precision, readings integer)
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, public, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_nestloop = off
+as $$
+begin
+    return query
+    select min(r.recorded_at), s.vehicle_id, sum(r.kwh_consumed_ac), count(*)::integer
+    from charging_session as s
+    inner join meter_reading as r
+        on
+            s.meter_id = r.meter_id
+            and r.recorded_at >= lower(s.during) and r.recorded_at < coalesce(upper(s.during), 'infinity')
+    where
+        s.during && live and s.vehicle_id <> all(changed)
+        and r.recorded_at >= lower(live) and r.recorded_at < upper(live)
+    group by s.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(r.recorded_at, edges) end;
+end
+$$;
+comment on function billed_live(timestamptz[], tstzrange, text[]) is
+'AC energy (kWh) and readings of all sessions in a span that is not rolled up, but for some vehicles'' sessions';
+
 -- What meters counted for sessions in the spans `rest`, and of the vehicles `changed` between the first and the last
 -- edge. `exact` and `hours` are the meters' rolled_up().
 create or replace function billed_rest(
@@ -17,6 +47,8 @@ as $$
 declare
     asked_from timestamptz := edges[1];
     asked_to timestamptz := edges[array_upper(edges, 1)];
+    -- What lies after all that is rolled up: one run.
+    live tstzrange := range_merge(rest * tstzmultirange(tstzrange(upper(exact), null)));
 begin
     if isempty(rest) and cardinality(changed) = 0 then
         return;
@@ -36,7 +68,7 @@ begin
                 s.vehicle_id, s.meter_id,
                 greatest(lower(s.during), lower(r.span)) as cut_from,
                 least(upper(s.during), upper(r.span)) as cut_to
-            from unnest(rest) as r (span)
+            from unnest(rest - tstzmultirange(live)) as r (span)
             inner join charging_session as s on r.span && s.during
             where s.vehicle_id <> all(changed)
             union all
@@ -103,6 +135,11 @@ begin
         offset 0
     ) as m
     group by r.vehicle_id, case when cardinality(edges) = 2 then 1 else width_bucket(m.recorded_at, edges) end;
+    if not isempty(live) then
+        return query
+        select l.at, l.vehicle_id, l.kwh, l.readings
+        from billed_live(edges, live, changed) as l;
+    end if;
 end
 $$;
 comment on function billed_rest(timestamptz[], tstzmultirange, text[], tstzmultirange, tstzmultirange) is
@@ -155,6 +192,7 @@ comment on function delivered_rest(timestamptz[], tstzmultirange, tstzmultirange
 'DC energy (kWh) and readings of all vehicles in some spans, from rolled-up hours and raw rows';
 
 grant execute on function
+billed_live(timestamptz[], tstzrange, text[]),
 billed_rest(timestamptz[], tstzmultirange, text[], tstzmultirange, tstzmultirange),
 delivered_rest(timestamptz[], tstzmultirange, tstzmultirange)
 to fleetwatt_service;

@@ -171,42 +171,25 @@ begin
     select r.* into meters from rolled_up('meter', edges) as r;
     select r.* into vehicles from rolled_up('vehicle', edges) as r;
     return query
-    with pair as (
-        select
-            s.vehicle_id,
-            s.meter_id,
-            range_agg(s.during * span)
-            - coalesce(
-                (
-                    select range_agg(o.during)
-                    from charging_session as o
-                    where o.vehicle_id = s.vehicle_id and o.during && span and o.meter_id <> s.meter_id
-                ),
-                '{}'
-            ) as connected
+    select
+        p.vehicle_id, p.meter_id, coalesce(e.kwh_ac, 0), coalesce(e.meter_readings, 0),
+        coalesce(e.kwh_dc, 0), coalesce(e.vehicle_readings, 0), coalesce(c.connected_s, 0)
+    from (
+        select s.vehicle_id, s.meter_id, range_agg(s.during * span) as connected
         from charging_session as s
         where s.during && span and (wanted_meter is null or s.meter_id = wanted_meter)
         group by s.vehicle_id, s.meter_id
-    )
-
-    select
-        p.vehicle_id, p.meter_id, coalesce(b.kwh, 0), coalesce(b.readings, 0),
-        coalesce(d.kwh, 0), coalesce(d.readings, 0), coalesce(c.connected_s, 0)
-    from pair as p
+    ) as g
+    cross join lateral connected_elsewhere(g.vehicle_id, g.meter_id, span) as o
+    cross join lateral (select g.vehicle_id, g.meter_id, g.connected - o.spans as connected offset 0) as p
     cross join lateral (
         select sum(extract(epoch from upper(part.span) - lower(part.span)))::double precision as connected_s
         from unnest(p.connected) as part (span)
     ) as c
-    cross join lateral (
-        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
-        from unnest(p.connected) as part (span)
-        cross join lateral meter_energy(p.meter_id, part.span, meters.exact, meters.days, meters.hours, edges) as e
-    ) as b
-    cross join lateral (
-        select sum(e.kwh) as kwh, sum(e.readings)::bigint as readings
-        from unnest(p.connected) as part (span)
-        cross join lateral vehicle_energy(p.vehicle_id, part.span, vehicles.days, vehicles.hours, edges) as e
-    ) as d;
+    left join lateral connected_energy(
+        p.vehicle_id, p.meter_id, p.connected,
+        meters.exact, meters.days, meters.hours, vehicles.days, vehicles.hours, edges
+    ) as e on true;
 end
 $$;
 comment on function pair_energy(timestamptz, timestamptz, text) is

@@ -1,0 +1,1 @@
+"""The dashboard: pages for people, without data of their own; all of it comes from the API."""

@@ -1,0 +1,1 @@
+"""The live stream: commits are announced, changed states read back, and told to whoever listens."""

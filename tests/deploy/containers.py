@@ -33,7 +33,7 @@ _NO_UV: Final = "no uv here, which the Dockerfile installs with"
 MOSQUITTO_21: Final = os.environ.get("FLEETWATT_TEST_MOSQUITTO", "")
 
 
-def _python() -> str:
+def python_for_all() -> str:
     """Give an interpreter that the servers' account may run, the tests' own if it may be."""
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     for found in (Path(sys.executable).resolve(), Path("/usr/bin/python3")):
@@ -54,12 +54,12 @@ def install(folder: Path) -> Path:
         for name in names:
             if not to.startswith("/"):
                 copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+                (source / name).parent.mkdir(parents=True, exist_ok=True)
                 copy(ROOT / name, source / name)
-    [run] = [rest for word, rest in dockerfile() if word == "RUN" and "uv build" in rest]
-    script = run.replace("/opt/fleetwatt", str(target)).replace("--python python3", f"--python {_python()}")
-    (tools / "uv").symlink_to(_uv())
-    # Compiled as in the image: nobody who runs it can write compiled files later.
-    own = {"EXTRAS": "", "UV_COMPILE_BYTECODE": "1", "PATH": f"{tools}:{os.environ['PATH']}"}
+    [run] = [rest for word, rest in dockerfile() if word == "RUN" and "install.sh" in rest]
+    script = run.replace("/opt/fleetwatt", str(target))
+    (tools / "uv").symlink_to(find_uv())
+    own = {"EXTRAS": "", "UV_PYTHON": python_for_all(), "PATH": f"{tools}:{os.environ['PATH']}"}
     environment = os.environ | own
     # What is in uv's cache is as good; where it is not all there, a package index has to be asked.
     for more in ({"UV_OFFLINE": "1"}, {}):
@@ -80,7 +80,8 @@ def install(folder: Path) -> Path:
     return target / "bin"
 
 
-def _uv() -> str:
+def find_uv() -> str:
+    """Give the program, or skip the test."""
     found = shutil.which("uv")
     if found is None:
         asked = subprocess.run(

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
-from psycopg import sql
 
 from service import db
 from service.access import cache as cache_module
@@ -23,6 +22,7 @@ from service.settings import Settings
 from tests.support.keys import bearer, make_key
 from tests.support.servers import Postgres
 from tests.support.strategies import Owner, as_json, meter, problem, serving
+from tests.support.switches import shut
 
 pytestmark = [pytest.mark.anyio, pytest.mark.either_edition]
 
@@ -329,20 +329,3 @@ async def test_keys_were_known_to_be_off(settings: Settings, postgres: Postgres,
             await asyncio.sleep(0.3)
             problem(await client.get(STATS), 503, "unavailable")
             assert (await client.get("/metrics")).status_code == 200
-
-
-@contextmanager
-def shut(postgres: Postgres, database: str) -> Iterator[None]:
-    """Close a database: connections end, and no new one is let in."""
-    name = sql.Identifier(database)
-    with postgres.admin() as admin:
-        admin.execute(sql.SQL("alter database {} allow_connections false").format(name))
-        admin.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = %s and usename = 'fleetwatt_service'",
-            (database,),
-        )
-        try:
-            yield
-        finally:
-            admin.execute(sql.SQL("alter database {} allow_connections true").format(name))

@@ -20,6 +20,13 @@ pytestmark = pytest.mark.anyio
 NOWHERE: Final = Settings(database_url="postgresql://127.0.0.1:1/none")
 NEEDS: Final = {
     "GET /": PUBLIC,
+    "GET /vehicles/{vehicleId:str}": PUBLIC,
+    "GET /meters/{meterId:str}": PUBLIC,
+    "GET /alerts": PUBLIC,
+    "GET /engine": PUBLIC,
+    "GET /sign-in": PUBLIC,
+    "GET /assets/{name:str}": PUBLIC,
+    "GET /assets/{build:str}/{name:str}": PUBLIC,
     "GET /health": PUBLIC,
     "GET /health/live": PUBLIC,
     "GET /health/ready": PUBLIC,
@@ -41,9 +48,14 @@ NEEDS: Final = {
     "GET /v1/analytics/vehicles/states": READ,
     "GET /v1/analytics/performance/{vehicleId:str}": READ,
     "GET /v1/analytics/vehicles/{vehicleId:str}/hourly": READ,
+    "GET /v1/analytics/vehicles/{vehicleId:str}/sessions": READ,
+    "GET /v1/analytics/meters/{meterId:str}/hourly": READ,
+    "GET /v1/analytics/meters/{meterId:str}/sessions": READ,
     "GET /v1/analytics/fleet": READ,
+    "GET /v1/analytics/overview": READ,
     "GET /v1/analytics/stats": READ,
     "GET /v1/alerts": READ,
+    "GET /v1/stream": READ,
     "GET /v1/sessions": READ,
     "POST /v1/sessions": SESSIONS,
     "GET /v1/sessions/{sessionId:str}": READ,
@@ -55,6 +67,10 @@ NEEDS: Final = {
     "GET /v1/dead-letters/summary": ADMIN,
     "GET /v1/dead-letters/{letterId:str}": ADMIN,
     "POST /v1/dead-letters/replay": ADMIN,
+    "POST /v1/dead-letters/dismiss": ADMIN,
+    "POST /v1/sign-in": PUBLIC,
+    "POST /v1/sign-out": PUBLIC,
+    "GET /v1/me": PUBLIC,
     "GET /metrics": READ,
 }
 
@@ -82,11 +98,14 @@ def test_the_document_tells_which_ask_for_a_key() -> None:
     schemes = document["components"]["securitySchemes"]
     assert schemes["apiKey"]["scheme"] == "bearer"
     assert (schemes["apiKeyHeader"]["in"], schemes["apiKeyHeader"]["name"]) == ("header", "X-API-Key")
+    assert (schemes["signIn"]["in"], schemes["signIn"]["name"]) == ("cookie", "fleetwatt")
     told = {}
     for path, item in document["paths"].items():
         for method, said in item.items():
             told[f"{method.upper()} {path}"] = bool(said.get("security"))
-            assert (said.get("security") or []) in ([], [{"apiKey": []}, {"apiKeyHeader": []}, {}])
+            name = f"{method.upper()} {path.replace('}', ':str}')}"
+            cookie: list[Any] = [{"signIn": []}] if NEEDS[name] == READ and method == "get" else []
+            assert (said.get("security") or []) in ([], [{"apiKey": []}, {"apiKeyHeader": []}, *cookie, {}])
             if said.get("security"):
                 assert {"401", "403", "429", "503"} <= set(said["responses"]), path
     for name, handler in handlers():
@@ -102,7 +121,7 @@ async def test_a_route_without_a_need_is_closed(monkeypatch: pytest.MonkeyPatch,
     async def forgotten() -> str:
         return "secret"
 
-    monkeypatch.setattr("service.app.apidocs.routes", lambda: [forgotten])
+    monkeypatch.setattr("service.app.apipage.routes", lambda: [forgotten])
     async with serving(settings) as client:
         response = await client.get("/forgotten")
         problem(response, 403, "not_allowed")

@@ -1,4 +1,4 @@
-"""`fleetwatt dead-letters`: list, show, summary, replay and export, as an operator calls them."""
+"""`fleetwatt dead-letters`: list, show, summary, replay, dismiss and export, as an operator calls them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.dead_letters import hexdump
+from service.cli.dead_letters_view import hexdump
 from service.log import printable
 from service.settings import Settings
 from tests.support.letters import keep, marks, tables
@@ -194,6 +194,46 @@ async def test_two_commands_at_once(fleetwatt: Run, owner: Owner) -> None:
     assert {mark[0] for mark in (await marks(owner)).values()} == {True}
 
 
+async def test_dismiss(fleetwatt: Run, owner: Owner) -> None:
+    """Letters by id, by filter, or all of them, and how many; nothing for who does not say which."""
+    one = await keep(owner, b"{", code="malformed_json")
+    two = await keep(owner, altered(meter()), "mqtt:telemetry/meter/m-1", kind="meter", code="conflict")
+    for arguments, message in (
+        ((), "say which letters"),
+        (("--all", "--code", "conflict"), "say which letters"),
+        (("--all", str(one)), "say which letters"),
+        ((str(one), "--code", "conflict"), "say which letters"),
+        (("one",), "LETTERS must be the id of a dead letter"),
+        (("--code", "A B"), "code must be"),
+    ):
+        result = fleetwatt("dismiss", *arguments)
+        assert result.returncode == 1
+        assert message in result.stderr.decode()
+    assert set((await marks(owner)).values()) == {(False, 0, None)}
+    assert (
+        words(fleetwatt("dismiss", "--code", "conflict", "--origin", "mqtt:")) == "1 dead letter dismissed\n"
+    )
+    assert await marks(owner) == {one: (False, 0, None), two: (True, 0, "dismissed")}
+    text = words(fleetwatt("dismiss", str(one), str(two), "999"))
+    assert text == "1 dead letter dismissed; 2 skipped: not there, or resolved already\n"
+    assert words(fleetwatt("dismiss", "--all")) == "0 dead letters dismissed\n"
+    assert told(fleetwatt("dismiss", str(one), "--json")) == {"dismissed": 0, "skipped": 1}
+    text = words(fleetwatt("show", str(two)))
+    assert "\ndismissed      20" in text
+    assert "refused again" not in text
+
+
+async def test_dismissal_of_many_goes_on_by_itself(fleetwatt: Run, owner: Owner) -> None:
+    """More letters than one call takes are dismissed in several, and counted together."""
+    await owner.execute(
+        "insert into dead_letter (origin, code, message, raw, raw_size) "
+        "select 'import:a.csv:2-9', 'missing', 'm', 'a', 1 from generate_series(1, 2300)"
+    )
+    kept = await keep(owner, b"{")
+    assert words(fleetwatt("dismiss", "--origin", "import:a.csv:")) == "2300 dead letters dismissed\n"
+    assert {number for number, mark in (await marks(owner)).items() if not mark[0]} == {kept}
+
+
 async def test_export(fleetwatt: Run, owner: Owner, tmp_path: Path) -> None:
     """NDJSON as the API tells letters, newest first."""
     ids = [await keep(owner, as_json(meter(minute=minute))) for minute in range(3)]
@@ -208,7 +248,7 @@ async def test_export(fleetwatt: Run, owner: Owner, tmp_path: Path) -> None:
 
 async def test_without_a_database(fleetwatt: Run) -> None:
     """One line of words, and nothing else."""
-    for arguments in (("list",), ("replay",), ("summary",)):
+    for arguments in (("list",), ("replay",), ("summary",), ("dismiss", "--all")):
         result = fleetwatt(*arguments, url="postgresql://127.0.0.1:1/none")
         assert result.returncode == 1
         assert "the database does not answer" in result.stderr.decode()

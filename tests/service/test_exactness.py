@@ -19,7 +19,14 @@ from service.ingest.pipeline import Pipeline
 from service.ingest.streams import METER, VEHICLE, values
 from service.readings import Reading, kind_of
 from service.settings import Settings
-from tests.support.answers import made_of, wrong_edges, wrong_rollups, wrong_windows
+from tests.support.answers import (
+    made_of,
+    wrong_chargers,
+    wrong_edges,
+    wrong_rollups,
+    wrong_sessions,
+    wrong_windows,
+)
 from tests.support.histories import Correct, History, LocalDays, Plug, Refresh, Store, Told, Trail
 from tests.support.reckoning import HOUR, Book, Session, bin_of
 from tests.support.snapshots import finish_hours
@@ -123,6 +130,9 @@ class Engine:
         assert wrong_windows(self.service, book, told.vehicles, windows) == []
         for edges in edge_lists:
             assert wrong_edges(self.service, book, told.vehicles, edges) == []
+            assert wrong_chargers(self.service, book, told.meters, edges) == []
+        for _, end in windows:
+            assert wrong_sessions(self.service, book, end) == []
         for edges in edge_lists + spans:
             parts = made_of(self.service, told.meters, told.vehicles, edges)
             self.seen.update(parts)

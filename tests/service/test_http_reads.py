@@ -164,25 +164,23 @@ async def test_without_a_database() -> None:
         problem(await client.get("/metrics"), 503, "unavailable")
 
 
-async def test_pages_for_people() -> None:
-    """/ leads to the API page, which loads nothing from any other host; its assets are served by us."""
+async def test_the_page_of_the_api() -> None:
+    """It loads nothing from any other host: its assets are served by us; and it leads to the dashboard."""
     async with serving(Settings(database_url="postgresql://127.0.0.1:1/none")) as client:
-        response = await client.get("/")
-        assert response.status_code in {302, 303, 307, 308}
-        assert response.headers["location"] == "/api"
         page = await client.get("/api")
         assert page.headers["content-type"].startswith("text/html")
         assert "//" not in page.text
         linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
         local = [address for address in linked if not address.startswith("data:")]
-        assert len(local) >= 3
+        assert {"/", "/api/openapi.json", "/api/start.js", "/api/assets/page.css"} <= set(local)
         for address in local:
             assert address.startswith("/")
-            asset = await client.get(address)
-            assert asset.status_code == 200, address
-            kind = "text/css" if address.endswith(".css") else "javascript"
-            assert kind in asset.headers["content-type"]
-            assert len(asset.content) > 50
+            answer = await client.get(address)
+            assert answer.status_code == 200, address
+            kinds = {"css": "text/css", "js": "javascript", "json": "json"}
+            assert kinds.get(address.rpartition(".")[2], "text/html") in answer.headers["content-type"]
+            assert len(answer.content) > 50
+        assert (await client.get("/api/assets/page.js")).status_code == 404
         script = await client.get("/api/start.js")
         assert "/api/openapi.json" in script.text
         assert "http" not in script.text

@@ -5,48 +5,22 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import pytest
-from litestar.testing import AsyncTestClient
-from psycopg import AsyncConnection
+
+from tests.support.charging import ask, charge, count, plug
+from tests.support.strategies import Api, Owner
 
 pytestmark = pytest.mark.anyio
 
-Api = AsyncTestClient[Any]
-Owner = AsyncConnection[dict[str, Any]]
-FILL = """
-    insert into {kind}_reading ({kind}_id, recorded_at, {columns})
-    select %(id)s, t, {values}
-    from generate_series(
-        %(start)s::timestamptz, %(end)s::timestamptz - interval '1 minute', interval '1 minute'
-    ) as t
-"""
-
-
-async def charge(
-    owner: Owner, number: int, start: datetime, end: datetime, *, ratio: float, kwh: float = 0.1
-) -> None:
-    """Store a vehicle that draws the same from its meter each minute, and the session that ties them."""
-    for kind, device, columns, values in (
-        ("meter", f"m-{number}", "kwh_consumed_ac, voltage", f"{kwh}, 230"),
-        ("vehicle", f"v-{number}", "soc, kwh_delivered_dc, battery_temp", f"50, {kwh * ratio!r}, 20"),
-    ):
-        text = FILL.format(kind=kind, columns=columns, values=values)
-        await owner.execute(text.encode(), {"id": device, "start": start, "end": end})
-    await owner.execute(
-        "insert into charging_session (vehicle_id, meter_id, during) values (%s, %s, tstzrange(%s, %s))",
-        (f"v-{number}", f"m-{number}", start, end),
-    )
-
-
-async def ask(api: Api, path: str, **parameters: Any) -> Any:
-    """Ask, and expect an answer; `from_` stands for from."""
-    named = {name.rstrip("_"): value for name, value in parameters.items()}
-    response = await api.get(path, params=named)
-    assert response.status_code == 200, response.text
-    return response.json()
+# All three tell the same of a fleet of one vehicle and one meter.
+PATHS: Final = (
+    "/v1/analytics/fleet",
+    "/v1/analytics/vehicles/v-1/hourly",
+    "/v1/analytics/meters/m-1/hourly",
+)
 
 
 @pytest.mark.parametrize("rolled", [False, True])
@@ -77,14 +51,9 @@ async def test_a_meter_is_not_blamed_for_another(api: Api, owner: Owner) -> None
     """While a vehicle draws from two meters at once, what arrived counts for neither of them."""
     start = datetime(2026, 3, 3, 7, tzinfo=UTC)
     await charge(owner, 1, start, start + timedelta(hours=4), ratio=0.9)
-    text = FILL.format(kind="meter", columns="kwh_consumed_ac, voltage", values="0.2, 230")
-    second = {"id": "m-x", "start": start + timedelta(hours=3), "end": start + timedelta(hours=4)}
-    await owner.execute(text.encode(), second)
-    await owner.execute(
-        "insert into charging_session (vehicle_id, meter_id, during) "
-        "values ('v-1', 'm-x', tstzrange(%s, %s))",
-        (second["start"], second["end"]),
-    )
+    last_hour = (start + timedelta(hours=3), start + timedelta(hours=4))
+    await count(owner, "m-x", *last_hour, kwh=0.2)
+    await plug(owner, "v-1", "m-x", *last_hour)
     window = {"from_": start.isoformat(), "to": (start + timedelta(hours=4)).isoformat()}
     answer = await ask(api, "/v1/analytics/fleet", by="meter", leastKwh=0, **window)
     assert [
@@ -149,7 +118,7 @@ async def test_local_days(api: Api, owner: Owner, rolled: bool, zone: str, day: 
         await owner.execute("call refresh_rollups()")
     window = {"from_": start.isoformat(), "to": end.isoformat(), "by": "day", "tz": zone}
     minutes = [(after - before) / timedelta(minutes=1) for before, after in pairwise(midnights)]
-    for path in ("/v1/analytics/fleet", "/v1/analytics/vehicles/v-1/hourly"):
+    for path in PATHS:
         days = (await ask(api, path, **window))["days"]
         assert [datetime.fromisoformat(row["start"]) for row in days] == midnights[:3]
         assert [datetime.fromisoformat(row["end"]) for row in days] == midnights[1:]
@@ -184,7 +153,7 @@ async def test_local_hours(
     for early in (0, 25):
         asked = (start - timedelta(minutes=early), edges[-1])
         window = {"from_": asked[0].isoformat(), "to": asked[1].isoformat(), "by": "hour", "tz": zone}
-        for path in ("/v1/analytics/fleet", "/v1/analytics/vehicles/v-1/hourly"):
+        for path in PATHS:
             hours = (await ask(api, path, **window))["hours"][bool(early) :]
             assert [datetime.fromisoformat(row["start"]) for row in hours] == edges[:-1]
             assert [datetime.fromisoformat(row["end"]) for row in hours] == edges[1:]
@@ -235,7 +204,9 @@ async def test_unknown_and_too_much(api: Api) -> None:
     """A vehicle nobody heard of is a 404; a zone, a word or a span that cannot be is a 400 that names it."""
     response = await api.get("/v1/analytics/vehicles/nobody/hourly")
     assert (response.status_code, response.json()["code"]) == (404, "unknown_device")
-    for path in ("/v1/analytics/vehicles/v/hourly", "/v1/analytics/fleet"):
+    response = await api.get("/v1/analytics/meters/nobody/hourly")
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_device")
+    for path in PATHS:
         for parameters, field in (
             ({"tz": "Mars/Olympus"}, "tz"),
             ({"tz": ""}, "tz"),

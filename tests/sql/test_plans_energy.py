@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from service.sql import query
 from tests.support.servers import Postgres
 
 DAYS = 12
@@ -61,7 +62,7 @@ class Read(NamedTuple):
     text: str
 
 
-def read(connection: psycopg.Connection[Any], statement: str, *parameters: Any) -> Read:
+def read(connection: psycopg.Connection[Any], statement: str, *parameters: Any, **named: Any) -> Read:
     """Run a statement and tell what it, and every function in it, read."""
     plans: list[str] = []
 
@@ -70,7 +71,7 @@ def read(connection: psycopg.Connection[Any], statement: str, *parameters: Any) 
 
     connection.add_notice_handler(keep)
     try:
-        connection.execute(statement.encode(), parameters)
+        connection.execute(statement.encode(), named or parameters)
     finally:
         connection.remove_notice_handler(keep)
     text = "\n".join(plan for plan in plans if "duration" in plan)
@@ -147,6 +148,89 @@ def test_the_hours_of_a_vehicle(rolled: psycopg.Connection[Any]) -> None:
         days, scanned, text = read(rolled, statement, edges)
         assert not scanned, text
         assert not RAW & set(days), text
+
+
+def test_the_hours_of_a_meter(rolled: psycopg.Connection[Any]) -> None:
+    """So does that of a meter; its days come from days."""
+    edges = [START + timedelta(days=4, hours=hour) for hour in range(49)]
+    for statement in ("select * from charged(%s, 'd-7')", "select * from metered(%s, 'd-7')"):
+        days, scanned, text = read(rolled, statement, edges)
+        assert not scanned, text
+        assert not RAW & set(days), text
+        days, scanned, text = read(rolled, statement, [START + timedelta(days=day) for day in (2, 3, 4)])
+        assert not scanned, text
+        assert {name for name in days if "daily" in name} == set(days), text
+
+
+def test_a_page_of_sessions(rolled: psycopg.Connection[Any]) -> None:
+    """It takes one device's sessions by index, and raw rows of vehicles alone, of hours that sessions cut."""
+    rolled.execute("delete from charging_session")
+    rolled.execute(
+        "insert into charging_session (session_id, vehicle_id, meter_id, during) "
+        "select 's-' || n, 'd-' || n %% 60, 'd-' || n %% 60, tstzrange(at, at + interval '80 minutes') "
+        "from generate_series(1, 6000) as n, lateral (select %s + n / 60 * interval '2 hours' as at) as s",
+        (START + timedelta(minutes=25),),
+    )
+    rolled.execute("call refresh_rollups()")
+    rolled.execute("analyze")
+    nothing = dict.fromkeys(("vehicle_id", "meter_id", "window_from", "window_to", "after_id"))
+    for asked in ({"vehicle_id": "d-7"}, {"meter_id": "d-7"}, {"meter_id": "d-7", "after_id": "s-3007"}):
+        parameters = {**nothing, **asked, "page_size": 20}
+        days, scanned, text = read(rolled, query("sessions_with_energy").rstrip(";"), **parameters)
+        assert not scanned, text
+        assert "meter_reading" not in days, text
+        assert "on charging_session" in text
+        assert "Seq Scan on charging_session" not in text, text
+        assert "charging_session_newest" not in text, text
+        rows = rolled.execute(query("sessions_with_energy"), parameters).fetchall()
+        assert len(rows) == 20
+        assert rows[0][0] == ("s-2947" if "after_id" in asked else "s-5947")
+
+
+def test_power_reads_five_minutes(rolled: psycopg.Connection[Any]) -> None:
+    """The fleet's power finds its minutes by the block-range index of the newest chunk."""
+    for table, columns in (("meter_reading", "0.1, 230"), ("vehicle_reading", "50, 0.09, 20")):
+        rolled.execute(
+            f"insert into {table} select 'd-' || d, t, {columns} "  # noqa: S608 - our own names
+            "from generate_series(now() - interval '20 hours', now(), interval '1 minute') as t, "
+            "generate_series(1, 60) as d order by t"
+        )
+    rolled.execute("vacuum analyze meter_reading, vehicle_reading")
+    # A chunk must be larger by far before the index pays.
+    rolled.execute("set enable_seqscan = off")
+    days, scanned, text = read(rolled, query("overview_power").rstrip(";"))
+    assert not scanned, text
+    now = (datetime.now(UTC) - START).days
+    assert set(days) == RAW, text
+    assert days["meter_reading"] | days["vehicle_reading"] <= {now - 1, now}, text
+    # The others, but for the day before, are no part of the plan.
+    assert set(re.findall(r"excluded during startup: (\d+)", text)) <= {"0", "1"}, text
+    assert "meter_reading_recorded_at" in text
+    assert "vehicle_reading_recorded_at" in text
+
+
+def test_the_open_hour_of_the_fleet_is_read_once(rolled: psycopg.Connection[Any]) -> None:
+    """What nobody has rolled up is joined to sessions in one go, though statistics know none of it yet."""
+    rolled.execute("alter table meter_reading set (autovacuum_enabled = off)")
+    since = START + timedelta(days=DAYS, hours=8)
+    for start, minutes in ((since - timedelta(hours=8), 480), (since, 30)):
+        # The second time the newest rows are those that no statistics have seen.
+        rolled.execute(
+            "insert into meter_reading select 'd-' || d, %s::timestamptz + n * interval '1 minute', 0.1, 230 "
+            "from generate_series(0, %s - 1) as n, generate_series(1, 60) as d",
+            (start, minutes),
+        )
+        if start < since:
+            rolled.execute("vacuum analyze meter_reading")
+    rolled.execute("update rollup_progress set refreshed_until = %s", (since,))
+    _, _, text = read(rolled, "select * from fleet_totals(%s)", [START, since + timedelta(minutes=30)])
+    [plan] = [plan for plan in text.split("duration: ") if "inner join meter_reading as r" in plan]
+    assert "Hash Join" in plan, plan
+    assert "Nested Loop" not in plan, plan
+    [row] = rolled.execute(
+        "select kwh_ac, meter_readings from fleet_totals(%s)", ([since, since + timedelta(minutes=30)],)
+    )
+    assert row == (pytest.approx(180), 1800)
 
 
 def test_the_fleet_reads_no_more_than_the_window(rolled: psycopg.Connection[Any]) -> None:

@@ -76,8 +76,7 @@ VALUES: dict[str, Any] = {
     "columnstore_after_days": 0,
     "raw_retention_days": 0,
     "rollup_retention_days": 0,
-    "raw_days": 1,
-    "rollup_days": 2,
+    "years": 15,
     "expiry_s": 60,
     "message_origin": "mqtt:sessions/m",
     "payload": b"{}",
@@ -119,10 +118,14 @@ VALUES: dict[str, Any] = {
     "key_name": "k",
     "key_scopes": ["ingest"],
     "secret_sha256": bytes(32),
+    "token_sha256": bytes(32),
+    "token_hashes": ["00" * 32],
+    "last_hours": 12.0,
     "key_meter_ids": ["m"],
     "key_vehicle_ids": None,
     "expires_at": None,
     "relations": ["meter_reading"],
+    "stream_position": "1000",
 }
 # Where a name stands for one value, not for a column of a batch.
 EXCEPTIONS: dict[str, dict[str, Any]] = {

@@ -32,6 +32,7 @@ _TABLES: Final = {
     "session_change": "select",
     "session_edge": "select",
     "session_message": "delete insert select update",
+    "sign_in": "select",
     "vehicle_reading": "insert select",
     "vehicle_state": "insert select update",
     **dict.fromkeys(
@@ -52,12 +53,13 @@ _COLUMNS: Final = {
     "dead_letter": "replay_error replayed_at replays resolved_at",
 }
 _FUNCTIONS: Final = """
-    alert_rule apply_settings assign_meter balance_parts billed billed_rest bins_of cut_bins
-    cut_parts database_jobs delivered delivered_rest edge_is_exact expire_session_messages
+    alert_rule apply_settings assign_meter balance_parts begin_sign_in billed billed_live billed_rest bins_of
+    charged connected_elsewhere connected_energy cut_bins cut_parts database_jobs delivered
+    delivered_rest edge_is_exact end_sign_in expire_session_messages
     expired_chunks fit_session_end fit_session_message fit_session_start fleet_energy
-    fleet_performance fleet_totals judge_pairs local_starts meter_energy pair_energy
+    fleet_performance fleet_totals judge_pairs local_starts meter_energy metered pair_energy
     prune_dead_letters raw_is_gone refresh_is_scheduled refuse_session_message rolled_up
-    session_end_is_a_guess session_takes_any_end setting settle_session_messages split_window
+    session_end_is_a_guess session_energy session_takes_any_end setting settle_session_messages split_window
     take_session_message vehicle_energy vehicle_performance whole_bins window_edges
 """
 # Where no job of the database refreshes the rollups, or drops what is too old.

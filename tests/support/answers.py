@@ -60,6 +60,20 @@ select f.place, f.vehicle_id, f.kwh_ac, f.meter_readings, f.kwh_dc, f.vehicle_re
 from fleet_energy(%(edges)s::timestamptz[]) as f
 where f.vehicle_id = any(%(vehicles)s)
 """
+CHARGED: Final = """
+select c.place, m.id, c.kwh_ac, c.meter_readings, c.kwh_dc, c.vehicle_readings
+from unnest(%(meters)s::text[]) as m (id)
+cross join lateral charged(%(edges)s::timestamptz[], m.id) as c
+"""
+METERED: Final = """
+select c.place, m.id, c.kwh, c.readings, c.voltage_sum, c.voltage_min, c.voltage_max
+from unnest(%(meters)s::text[]) as m (id)
+cross join lateral metered(%(edges)s::timestamptz[], m.id) as c
+"""
+SESSION_ENERGY: Final = """
+select e.session_id, e.kwh_metered, e.kwh_ac, e.meter_readings, e.kwh_dc, e.vehicle_readings
+from session_energy(%(sessions)s::text[], %(as_of)s) as e
+"""
 # Which kinds of rows an answer is made of: a test in which it never were all of them would prove nothing.
 MADE_OF: Final = """
 with asked as (
@@ -167,6 +181,39 @@ def wrong_edges(
         )
         for difference in differences(expected, given)
     ]
+
+
+def wrong_chargers(
+    connection: Connection, book: Book, meters: list[str], edges: Sequence[datetime]
+) -> list[str]:
+    """List what is wrong in the answers about one meter, window by window."""
+    metered: Answer = {
+        key: (
+            math.fsum(row.kwh_consumed_ac for row in rows),
+            len(rows),
+            math.fsum(row.voltage for row in rows),
+            min(row.voltage for row in rows),
+            max(row.voltage for row in rows),
+        )
+        for key, rows in book.metered(edges).items()
+        if key[1] in meters
+    }
+    asked = {"meters": meters, "edges": list(edges)}
+    return [
+        f"{name} {difference}"
+        for name, expected, given in (
+            ("charged", book.charged(edges), keyed(connection, CHARGED, 2, **asked)),
+            ("metered", metered, keyed(connection, METERED, 2, **asked)),
+        )
+        for difference in differences(expected, given)
+    ]
+
+
+def wrong_sessions(connection: Connection, book: Book, as_of: datetime) -> list[str]:
+    """List what is wrong in the energy of the sessions up to a moment."""
+    sessions = [session.session_id for session in book.sessions]
+    given = keyed(connection, SESSION_ENERGY, 1, sessions=sessions, as_of=as_of)
+    return [f"session_energy {text}" for text in differences(book.session_energy(as_of), given)]
 
 
 def wrong_rollups(connection: Connection, book: Book) -> list[str]:

@@ -17,11 +17,20 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self._write(self.file, self._authority.cert_pem.bytes())
 
-    def issue(self, name: str, *hosts: str, expired: bool = False, user: str = "") -> tuple[Path, Path]:
-        """Give certificate and key for hosts, or for a user whose name is the common name."""
-        expires = datetime.now(UTC) - timedelta(days=1) if expired else None
+    def issue(
+        self, name: str, *hosts: str, expired: bool = False, user: str = "", days: float = 0, life: float = 0
+    ) -> tuple[Path, Path]:
+        """Give certificate and key for hosts, or for a user whose name is the common name.
+
+        `days` is in how many days it ends, and `life` for how many it was made.
+        """
+        days = -1 if expired else days
+        expires = datetime.now(UTC) + timedelta(days=days) if days else None
         leaf = self._authority.issue_cert(
-            *hosts or ("client.invalid",), common_name=user or None, not_after=expires
+            *hosts or ("client.invalid",),
+            common_name=user or None,
+            not_before=expires - timedelta(days=life) if expires and life else None,
+            not_after=expires,
         )
         certificate, key = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         self._write(certificate, b"".join(blob.bytes() for blob in leaf.cert_chain_pems))

@@ -16,7 +16,7 @@ class Proxy:
     """Passes bytes between whoever connects to `port` and a server on loopback.
 
     `delay_s` is waited before each piece is passed on, and `bytes_per_s` bounds each direction of each
-    connection; None passes all at once.
+    connection; None passes all at once. While `away` whoever connects is cut off at once.
     """
 
     def __init__(self, target: int) -> None:
@@ -26,6 +26,7 @@ class Proxy:
         self.port = 0
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
+        self.away = False
 
     async def __aenter__(self) -> Self:
         """Listen on a free port."""
@@ -49,7 +50,14 @@ class Proxy:
             writer.transport.abort()
         return len(ends)
 
+    def lead_to(self, target: int) -> None:
+        """Pass new connections on to another port."""
+        self._target = target
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.away:
+            writer.transport.abort()
+            return
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:

@@ -145,17 +145,53 @@ class Book:
                 connected[session.vehicle, session.meter].append(session.during)
         result = {}
         for (vehicle, meter), spans in connected.items():
-            others = [s.during for s in self.sessions if s.vehicle == vehicle and s.meter != meter]
-            alone = without(overlap(spans, [window]), others)
-            ac = [row.kwh_consumed_ac for row in self._meter(meter, alone)]
-            dc = [
-                row.kwh_delivered_dc
-                for (name, moment), row in self.vehicle_rows.items()
-                if name == vehicle and holds(alone, moment)
-            ]
+            alone = self._alone(vehicle, meter, overlap(spans, [window]))
             seconds = math.fsum((end - start).total_seconds() for start, end in alone)
-            result[vehicle, meter] = (math.fsum(ac), len(ac), math.fsum(dc), len(dc), seconds)
+            result[vehicle, meter] = (*self._both(vehicle, meter, alone), seconds)
         return result
+
+    def charged(self, edges: Sequence[datetime]) -> dict[tuple[int, str], tuple[Any, ...]]:
+        """Give AC, its count, DC, its count of each meter while a vehicle drew from it alone, by window."""
+        result: dict[tuple[int, str], tuple[Any, ...]] = {}
+        for place, window in enumerate(pairwise(edges), 1):
+            for (_, meter), (kwh_ac, meter_count, kwh_dc, vehicle_count, _) in self.pairs(window).items():
+                if meter_count or vehicle_count:
+                    ac, m, dc, v = result.get((place, meter), (0.0, 0, 0.0, 0))
+                    result[place, meter] = (ac + kwh_ac, m + meter_count, dc + kwh_dc, v + vehicle_count)
+        return result
+
+    def metered(self, edges: Sequence[datetime]) -> dict[tuple[int, str], list[MeterReading]]:
+        """Give the readings of each meter, by window and meter."""
+        result = defaultdict(list)
+        for (meter, moment), row in self.meter_rows.items():
+            if edges[0] <= moment < edges[-1]:
+                result[bisect_right(edges, moment), meter].append(row)
+        return result
+
+    def session_energy(self, as_of: datetime) -> dict[tuple[str], tuple[Any, ...]]:
+        """Give all AC of each session up to a moment; AC, DC and counts while its meter was the only one."""
+        result = {}
+        for session in self.sessions:
+            asked = overlap([session.during], [(datetime(1, 1, 1, tzinfo=UTC), as_of)])
+            alone = self._alone(session.vehicle, session.meter, asked)
+            metered = math.fsum(row.kwh_consumed_ac for row in self._meter(session.meter, asked))
+            result[session.session_id,] = (metered, *self._both(session.vehicle, session.meter, alone))
+        return result
+
+    def _alone(self, vehicle: str, meter: str, spans: list[Span]) -> list[Span]:
+        """Leave out of spans when a vehicle was connected to another meter."""
+        others = [s.during for s in self.sessions if s.vehicle == vehicle and s.meter != meter]
+        return without(spans, others)
+
+    def _both(self, vehicle: str, meter: str, spans: list[Span]) -> tuple[float, int, float, int]:
+        """Give AC of a meter, its count, DC of a vehicle and its count in some spans."""
+        ac = [row.kwh_consumed_ac for row in self._meter(meter, spans)]
+        dc = [
+            row.kwh_delivered_dc
+            for (name, moment), row in self.vehicle_rows.items()
+            if name == vehicle and holds(spans, moment)
+        ]
+        return math.fsum(ac), len(ac), math.fsum(dc), len(dc)
 
     def _meter(self, meter: str, spans: list[Span]) -> Iterator[MeterReading]:
         for (name, moment), row in self.meter_rows.items():

@@ -33,6 +33,11 @@ class Served(NamedTuple):
     pid: int
 
     @property
+    def address(self) -> str:
+        """Give its address on loopback."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def log(self) -> str:
         """Give what it has logged up to now."""
         return self.log_file.read_text()

@@ -236,7 +236,7 @@ def test_an_error_of_the_writer_ends_the_import(tmp_path: Path) -> None:
 
 
 def test_reasons_are_bounded_and_counted(tmp_path: Path) -> None:
-    """Refusals are grouped by field and code, with a count and the first lines; --rejects has them all."""
+    """Refusals are grouped by field and code, with a count and the first lines; --report has them all."""
     report = ImportReport()
     with rejects_file(tmp_path / "r.csv") as write:
         for number in range(2, 1002):
@@ -306,23 +306,25 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_command_reports_and_exits(alone: Path) -> None:
-    """A dry run prints counts and reasons, writes the rejects, and fails only if asked to be strict."""
+    """A dry run prints counts and reasons, writes the report, and fails unless asked not to be strict."""
     path, rejects = alone / "a.csv", alone / "rejects.csv"
     path.write_text(METERS + meter_line(1) + meter_line(2, "?"))
-    arguments = [str(path), "--dry-run", "--data-dir", str(alone), "--rejects", str(rejects)]
+    arguments = [str(path), "--dry-run", "--data-dir", str(alone), "--report", str(rejects)]
     result = CliRunner().invoke(command, arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert "read 2 lines: accepted 1, duplicates 0, rejected 1 (conflicts 0) - dry run" in result.output
     assert "1 x missing (kwhConsumedAc)" in result.output
     assert rejects.read_text().splitlines()[1].startswith("3,kwhConsumedAc,missing,")
-    assert CliRunner().invoke(command, [*arguments, "--strict"]).exit_code == 1
+    assert CliRunner().invoke(command, [*arguments, "--no-strict"]).exit_code == 0
+    path.write_text(METERS + meter_line(1))
+    assert CliRunner().invoke(command, arguments).exit_code == 0
 
 
 def test_command_never_overwrites_its_input(alone: Path) -> None:
-    """--rejects with the name of the file itself is refused, and the file is untouched."""
+    """--report with the name of the file itself is refused, and the file is untouched."""
     path = alone / "a.csv"
     path.write_text(METERS)
-    arguments = [str(path), "--dry-run", "--data-dir", str(alone), "--rejects", str(path)]
+    arguments = [str(path), "--dry-run", "--data-dir", str(alone), "--report", str(path)]
     assert isinstance(CliRunner().invoke(command, arguments).exception, ImportFileError)
     assert path.read_text() == METERS
 

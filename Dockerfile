@@ -4,19 +4,15 @@ ARG PYTHON=3.13.9-slim-trixie
 FROM python:${PYTHON} AS build
 # Extras of pyproject.toml, comma-separated: parquet adds 170 MB.
 ARG EXTRAS=tracing
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
+ENV UV_NO_CACHE=1
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY alembic alembic
 COPY sql sql
 COPY service service
-# The lock holds what tests need, too: as constraints it gives versions and hashes of what the wheel asks for, no more.
-RUN uv build --wheel --build-constraints requirements.lock --require-hashes --out-dir dist \
-    && wheel=$(ls "$PWD"/dist/*.whl) \
-    && echo "fleetwatt[$EXTRAS] @ file://$wheel --hash=sha256:$(sha256sum "$wheel" | cut -d' ' -f1)" > dist/wanted.txt \
-    && uv venv --python python3 /opt/fleetwatt \
-    && uv pip install --python /opt/fleetwatt --require-hashes --constraints requirements.lock --requirements dist/wanted.txt
+COPY deploy/install.sh deploy/install.sh
+RUN deploy/install.sh /opt/fleetwatt "$EXTRAS"
 
 FROM python:${PYTHON}
 LABEL org.opencontainers.image.title="fleetwatt" org.opencontainers.image.licenses="Apache-2.0"

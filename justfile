@@ -60,6 +60,10 @@ bench-full *options: setup
 bench-broker-backlog *options: setup
     @{{ bin }}/python -m bench.broker_backlog {{ options }}
 
+# Take the README's pictures of the dashboard anew, with a simulated fleet; two minutes
+pictures: setup
+    @{{ bin }}/python -m tests.browser.pictures
+
 # Lint, format, types, import rules, SQL lint, security: of the code, and of what it depends on
 check: _venv && _audit
     {{ bin }}/ruff check .

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from bench import baselines, engine, fleet, ingest, large, latency, report, storage, under_load
+from bench import baselines, engine, fleet, ingest, large, latency, report, storage, stream, under_load
 from bench.results import Result, Scenario
 from bench.sizes import FULL, SHORT, TINY, Sizes
 
@@ -35,6 +35,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         *under_load.SCENARIOS,
         *large.SCENARIOS,
         *storage.SCENARIOS,
+        *stream.SCENARIOS,
     )
 }
 _FORMS: Final = {"short": SHORT, "full": FULL, "tiny": TINY}

@@ -26,6 +26,8 @@ class Sizes(NamedTuple):
     reads_s: float = 25.0
     reads_rate: int = 10_000
     reads_least: int = 1_000
+    # Live streams that are open beside ingest.
+    stream_clients: int = 1_000
     # Readings that are stored before ingest is measured, and the vehicles that they are of.
     rows_few: int = 1_000_000
     rows_many: int = 4_000_000
@@ -63,6 +65,7 @@ TINY: Final = Sizes(
     reads_s=1.0,
     reads_rate=100,
     reads_least=10,
+    stream_clients=20,
     rows_few=3_000,
     rows_many=6_000,
     rows_vehicles=20,

@@ -108,7 +108,7 @@ def measure(engine: Engine, sizes: Sizes) -> Result:
     result.judge(
         (
             Target("clients_held", sizes.stream_clients),
-            Target("beside_of_bare", 0.8),
+            Target("beside_of_bare", 0.7),
             Target("delay_p99_ms", 2500, at_least=False),
         )
     )

@@ -174,7 +174,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=2**34,
             description="Bytes of changed states a second that a process sends on all live streams together",
         ),
-    ] = 16 * 1024 * 1024
+    ] = 8 * 1024 * 1024
     http_stalled_timeout_s: Annotated[
         Seconds, Meta(description="A client that takes nothing of its answer for so long is disconnected")
     ] = 15.0

@@ -23,8 +23,7 @@ from tests.support.serving import Served, served
 from tests.support.shown_fleet import FAULTY_SHARE, SEED, VARIABLES, VEHICLES, fill
 
 IMAGES: Final = Path(__file__).resolve().parents[2] / "docs" / "images"
-# So long after the backfill the ingest rate is that of the devices which send live.
-_SETTLE_S: Final = 75.0
+_PATIENCE_S: Final = 240
 _SIZE: Final = ViewportSize(width=1120, height=720)
 
 
@@ -57,7 +56,7 @@ async def _take(settings: Settings, folder: Path, path: str) -> None:
             faulty_share=FAULTY_SHARE,
         )
         simulation = asyncio.create_task(simulate(options, lambda _: None))
-        await asyncio.sleep(_SETTLE_S)
+        await _backfill_is_over(engine)
         vehicle_id = await _charging_badly(engine)
         looks: list[tuple[str, str, Look]] = [
             ("fleet", "/", "light"),
@@ -72,6 +71,16 @@ async def _take(settings: Settings, folder: Path, path: str) -> None:
         simulation.cancel()
         with suppress(asyncio.CancelledError):
             await simulation
+
+
+async def _backfill_is_over(engine: Served) -> None:
+    """Wait until the ingest rate is that of the devices which send live."""
+    async with asyncio.timeout(_PATIENCE_S):
+        while True:
+            lag_s = (await get(engine.client, "/v1/analytics/overview"))["ingest"]["lagMeanSeconds"]
+            if lag_s is not None and lag_s < 5:
+                return
+            await asyncio.sleep(1)
 
 
 async def _charging_badly(engine: Served) -> str:

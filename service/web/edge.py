@@ -16,6 +16,7 @@ from service.tallies import HTTP, OTHER, ROUTE
 from service.web.express import Express, refuse
 from service.web.headers import SecurityHeaders
 from service.web.hosts import Hosts
+from service.web.packed import Packed
 from service.web.problems import Problem
 from service.web.room import BodyLimits, Budget, Room
 
@@ -66,6 +67,7 @@ class Edge:
         extra = self._headers.of(request["path"])
         blank = asked == "HEAD"
         status = 0
+        out = Packed.around(send, scope) if asked == "GET" else send
 
         async def send_out(message: Message) -> None:
             nonlocal blank, status
@@ -83,7 +85,7 @@ class Edge:
                 status = sent["status"]
             elif blank:
                 sent["body"] = b""
-            await send(message)
+            await out(message)
 
         room = Room(self._budget, self._limits, scope)
         try:

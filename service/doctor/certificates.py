@@ -42,7 +42,7 @@ def expiry(patient: Patient) -> list[Finding]:
     """Tell of certificates that end soon, or have."""
     settings = patient.settings
     shown = _shown_by_broker(settings)
-    found = []
+    found: list[Finding] = []
     if shown is not None:
         found += _judge(
             patient,

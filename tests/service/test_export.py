@@ -128,7 +128,7 @@ def test_parquet_without_its_package(
 ) -> None:
     """The error names the extra, and no file is there."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ExportError, match=r"fleetwatt\[parquet\]"):
+    with pytest.raises(ExportError, match="with the extra `parquet`"):
         write(settings, "meter", tmp_path / "x.parquet", "parquet")
     assert list(tmp_path.iterdir()) == []
 

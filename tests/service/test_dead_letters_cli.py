@@ -246,12 +246,12 @@ async def test_export(fleetwatt: Run, owner: Owner, tmp_path: Path) -> None:
     assert len(fleetwatt("export", "-", "--code", "conflict").stdout) == 0
 
 
-async def test_without_a_database(fleetwatt: Run) -> None:
-    """One line of words, and nothing else."""
-    for arguments in (("list",), ("replay",), ("summary",), ("dismiss", "--all")):
-        result = fleetwatt(*arguments, url="postgresql://127.0.0.1:1/none")
-        assert result.returncode == 1
-        assert "the database does not answer" in result.stderr.decode()
+@pytest.mark.parametrize("arguments", [("list",), ("replay",), ("summary",), ("dismiss", "--all")])
+async def test_without_a_database(fleetwatt: Run, arguments: tuple[str, ...]) -> None:
+    """One line of words, and nothing else; it tries for 10 s."""
+    result = fleetwatt(*arguments, url="postgresql://127.0.0.1:1/none")
+    assert result.returncode == 1
+    assert "the database does not answer" in result.stderr.decode()
 
 
 def test_printable() -> None:

@@ -12,6 +12,7 @@ from litestar.params import PathParameter
 
 from service.dashboard import files
 from service.dashboard.files import File
+from service.web.headers import takes_gzip
 from service.web.principal import PUBLIC, needs
 from service.web.problems import Problem
 
@@ -62,7 +63,7 @@ def _give(request: AnyRequest, file: File, caching: str) -> Response[bytes]:
     headers = {"Cache-Control": caching, "ETag": file.etag, "Vary": "Accept-Encoding"}
     if _has(request.headers.get("if-none-match", ""), file.etag):
         return Response(content=b"", status_code=304, headers=headers)
-    if _takes_gzip(request.headers.get("accept-encoding", "")):
+    if takes_gzip(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"] = "gzip"
         return Response(content=file.packed, media_type=file.media_type, headers=headers)
     return Response(content=file.content(), media_type=file.media_type, headers=headers)
@@ -71,19 +72,6 @@ def _give(request: AnyRequest, file: File, caching: str) -> Response[bytes]:
 def _has(if_none_match: str, etag: str) -> bool:
     """Tell whether a client names an ETag as one that it has (RFC 9110, 13.1.2: compared weakly)."""
     return any(each.strip() in {"*", etag, etag.removeprefix("W/")} for each in if_none_match.split(","))
-
-
-def _takes_gzip(accept_encoding: str) -> bool:
-    """Tell whether a client takes gzip (RFC 9110, 12.5.3): a weight of 0 means that it does not."""
-    weights: dict[str, float] = {}
-    for each in accept_encoding.lower().split(","):
-        coding, _, parameter = each.partition(";")
-        _, _, weight = parameter.partition("=")
-        try:
-            weights[coding.strip()] = float(weight) if weight.strip() else 1.0
-        except ValueError:
-            weights[coding.strip()] = 0.0
-    return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
 def _page(path: str, name: str) -> Any:

@@ -37,7 +37,7 @@ def lifecycle(patient: Patient, look: Look) -> list[Finding]:
                 f"settings ask that {wanted}. The database goes by: {there}",
                 _what_goes(look, wanted)
                 or "it takes over what `fleetwatt migrate` hands it, and nothing else",
-                f"{wanted.variables}fleetwatt migrate"
+                wanted.migrate
                 + ("" if wanted.variables else f"    # or, to keep it so, set {there.variables}here, too"),
             )
         )
@@ -65,7 +65,7 @@ def lifecycle(patient: Patient, look: Look) -> list[Finding]:
                 "broker keeps "
                 f"them for an absent worker for {kept_s // _DAY_S}",
                 "late readings are stored all the same, but each batch of them costs more in the columnstore",
-                wanted._replace(columnstore_after_days=-(-kept_s // _DAY_S)).variables + "fleetwatt migrate",
+                wanted._replace(columnstore_after_days=-(-kept_s // _DAY_S)).migrate,
             )
         )
     return found
@@ -166,13 +166,12 @@ def _wanted_jobs(rules: Rules) -> dict[tuple[str, str | None], timedelta | None]
 def _strange_jobs(patient: Patient, rows: list[dict[str, Any]], rules: Rules) -> list[Finding]:
     found = []
     wanted = _wanted_jobs(rules)
-    migrate = f"{rules.variables}fleetwatt migrate"
     there = {(row["job"], row["hypertable"]): row for row in rows}
     for key, after in wanted.items():
         row = there.get(key)
         name = " of ".join(filter(None, key))
         if row is None:
-            found.append(Finding("error", "jobs", f"there is no job {name}", _NOBODY, migrate))
+            found.append(Finding("error", "jobs", f"there is no job {name}", _NOBODY, rules.migrate))
         elif row["after"] != after:
             found.append(
                 Finding(
@@ -180,7 +179,7 @@ def _strange_jobs(patient: Patient, rows: list[dict[str, Any]], rules: Rules) ->
                     "jobs",
                     f"the job {name} works after {row['after']}",
                     "settings differ",
-                    migrate,
+                    rules.migrate,
                 )
             )
     found += [

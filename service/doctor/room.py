@@ -59,7 +59,7 @@ def judge_chunks(
                 f"the chunks that are written grow to {size(open_bytes)}, more than a quarter of "
                 f"{size(memory)} of memory",
                 "once they do not fit, each reading costs a read from disk",
-                f"{rules._replace(chunk_hours=fits).variables}fleetwatt migrate    # and set it for good",
+                f"{rules._replace(chunk_hours=fits).migrate}    # and set it for good",
             )
         )
     index_bytes = index_bytes_a_day * rules.chunk_hours / 24
@@ -118,7 +118,7 @@ def judge_disk(folder: str, *, free: float, a_day: float, most: float | None, ru
             f"{size(free)} are free at {folder}"
             + (f": room for {days:.0f} days at {size(a_day)} a day" if a_day > 0 else ""),
             "a database without room takes no reading",
-            f"{rules._replace(raw_retention_days=kept).variables}fleetwatt migrate    "
+            f"{rules._replace(raw_retention_days=kept).migrate}    "
             "# drops readings older than that; or add room",
         )
     ]

@@ -65,6 +65,11 @@ class Rules(NamedTuple):
             if value != getattr(usual, name)
         )
 
+    @property
+    def migrate(self) -> str:
+        """Write the command that hands these over."""
+        return f"{self.variables}fleetwatt migrate"
+
     def __str__(self) -> str:
         raw, rollups = _days(self.raw_retention_days), _days(self.rollup_retention_days)
         columnstore = f"after {_days(self.columnstore_after_days)}" if self.columnstore_after_days else "off"

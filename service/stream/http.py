@@ -18,10 +18,10 @@ from service.readings import Kind
 from service.stream import openapi
 from service.stream.hub import Client, Hub
 from service.stream.look import KINDS, Wanted, Wish
-from service.stream.said import GZIP_HEAD, Said, event, takes_gzip
+from service.stream.said import GZIP_HEAD, Said, event
 from service.web import parameters
 from service.web.edge import ASKED
-from service.web.headers import header
+from service.web.headers import header, takes_gzip
 from service.web.principal import KEY_SECURITY, READ, needs
 from service.web.problems import Problem
 

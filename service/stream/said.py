@@ -40,12 +40,3 @@ class Said:
 def event(name: str, data: Mapping[str, object]) -> Said:
     """Word a small event."""
     return Said(b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data)))
-
-
-def takes_gzip(accept_encoding: str) -> bool:
-    """Tell whether a client takes gzip, by its header (RFC 9110, 12.5.3)."""
-    for each in accept_encoding.lower().split(","):
-        coding, _, weight = each.partition(";")
-        if coding.strip() in {"gzip", "*"}:
-            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False

@@ -58,5 +58,18 @@ def header(scope: Any, name: bytes, otherwise: str = "") -> str:
     return otherwise
 
 
+def takes_gzip(accept_encoding: str) -> bool:
+    """Tell whether a client takes gzip (RFC 9110, 12.5.3): a weight of 0 means that it does not."""
+    weights: dict[str, float] = {}
+    for each in accept_encoding.lower().split(","):
+        coding, _, parameter = each.partition(";")
+        _, _, weight = parameter.partition("=")
+        try:
+            weights[coding.strip()] = float(weight) if weight.strip() else 1.0
+        except ValueError:
+            weights[coding.strip()] = 0.0
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
 def _encode(headers: dict[str, str]) -> Headers:
     return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from litestar.types import Message, Send
 
-from service.web.headers import header
+from service.web.headers import header, takes_gzip
 
 # Less goes out in a few packets anyhow.
 _LEAST_BYTES: Final = 16 * 1024
@@ -29,7 +29,7 @@ class Packed:
     @classmethod
     def around(cls, send: Send, scope: Any) -> Send:
         """Give what sends to a client packed answers, if it takes such ones."""
-        return cls(send) if _takes_gzip(header(scope, b"accept-encoding")) else send
+        return cls(send) if takes_gzip(header(scope, b"accept-encoding")) else send
 
     async def __call__(self, message: Message) -> None:
         """Send a message, or keep the start of an answer until its body is there."""
@@ -62,12 +62,3 @@ def _is_worth_it(headers: Any) -> bool:
         and not kind.startswith(_NOT)
         and b"content-encoding" not in own
     )
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """Read an Accept-Encoding (RFC 9110, 12.5.3); what says q=0 is not taken."""
-    for part in accepted.lower().split(","):
-        name, _, weight = part.partition(";")
-        if name.strip() in {"gzip", "*"}:
-            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.web.headers import takes_gzip
 from service.web.packed import Packed
 
 pytestmark = pytest.mark.anyio
@@ -73,3 +74,20 @@ async def test_not_what_is_not_worth_it(
     assert body == b"".join(bodies)
     assert headers[b"content-length"] == b"%d" % len(body)
     assert headers.get(b"content-encoding") == more.get("content_encoding")
+
+
+@pytest.mark.parametrize(
+    ("header", "takes"),
+    [
+        ("gzip, deflate, br, zstd", True),
+        ("br;q=1.0, gzip;q=0.8", True),
+        ("*", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("br, gzip; q=0.000", False),
+    ],
+)
+async def test_who_takes_gzip(header: str, takes: bool) -> None:
+    """As the client's header says."""
+    assert takes_gzip(header) is takes

@@ -6,7 +6,6 @@ import asyncio
 import json
 import zlib
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from service.readings import Kind
 from service.stream.board import EVENT_STATES_MAX, Board, News
 from service.stream.look import Wanted
 from service.stream.pace import Pace
-from service.stream.said import GZIP_HEAD, Said, event, takes_gzip
+from service.stream.said import GZIP_HEAD, Said, event
 
 BOTH: frozenset[Kind] = frozenset({"vehicle", "meter"})
 # What is done: states are put (a kind, devices, a value), or one of the clients takes one event.
@@ -128,23 +127,6 @@ def test_packed_parts_are_one_stream(parts: list[bytes]) -> None:
 def test_events() -> None:
     """A name and a line of data, and a blank line after it."""
     assert event("beat", {"time": "now"}).plain == b'event: beat\ndata: {"time":"now"}\n\n'
-
-
-@pytest.mark.parametrize(
-    ("header", "takes"),
-    [
-        ("gzip, deflate, br, zstd", True),
-        ("br;q=1.0, gzip;q=0.8", True),
-        ("*", True),
-        ("", False),
-        ("identity", False),
-        ("gzip;q=0", False),
-        ("br, gzip; q=0.000", False),
-    ],
-)
-def test_who_takes_gzip(header: str, takes: bool) -> None:
-    """As the client's header says."""
-    assert takes_gzip(header) is takes
 
 
 def test_what_is_wanted_together() -> None:

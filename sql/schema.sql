@@ -1697,23 +1697,73 @@ COMMENT ON FUNCTION public.judge_pairs(window_from timestamp with time zone, win
 CREATE FUNCTION public.keep_meter_state() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET enable_nestloop TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
+declare
+    updated bigint;
 begin
-    -- In the order of ids, so that two writers never wait for each other in a circle.
+    with newest as materialized (
+        select distinct on (t.meter_id)
+            t.meter_id,
+            t.recorded_at,
+            t.kwh_consumed_ac,
+            t.voltage
+        from touched as t
+        order by t.meter_id, t.recorded_at desc
+    )
+
+    update meter_state as s
+    set
+        recorded_at = n.recorded_at,
+        kwh_consumed_ac = n.kwh_consumed_ac,
+        voltage = n.voltage,
+        updated_at = now()
+    from newest as n
+    where
+        s.meter_id = n.meter_id
+        and s.meter_id = any (array(select w.meter_id from newest as w))
+        -- What comes late never takes the place of what is newer.
+        and s.recorded_at < n.recorded_at;
+
+    -- One row for each reading: the devices were all known, with one reading each, and none was late.
+    get diagnostics updated = row_count;
+    if updated = (select count(*) from touched) then
+        return null;
+    end if;
+
+    with newest as materialized (
+        select distinct on (t.meter_id)
+            t.meter_id,
+            t.recorded_at,
+            t.kwh_consumed_ac,
+            t.voltage
+        from touched as t
+        order by t.meter_id, t.recorded_at desc
+    )
+
     insert into meter_state as s (meter_id, recorded_at, kwh_consumed_ac, voltage)
-    select distinct on (t.meter_id)
-        t.meter_id,
-        t.recorded_at,
-        t.kwh_consumed_ac,
-        t.voltage
-    from touched as t
-    order by t.meter_id, t.recorded_at desc
+    select
+        n.meter_id,
+        n.recorded_at,
+        n.kwh_consumed_ac,
+        n.voltage
+    from newest as n
+    left join meter_state as k
+        on
+            n.meter_id = k.meter_id
+            and k.meter_id = any (array(select w.meter_id from newest as w))
+            and n.recorded_at <= k.recorded_at
+    where k.meter_id is null
+    order by n.meter_id
+    -- Another writer may have brought the device in the meantime.
     on conflict (meter_id) do update set
         recorded_at = excluded.recorded_at,
         kwh_consumed_ac = excluded.kwh_consumed_ac,
         voltage = excluded.voltage,
         updated_at = excluded.updated_at
-    -- What comes late never takes the place of what is newer.
     where s.recorded_at < excluded.recorded_at;
     return null;
 end
@@ -1726,17 +1776,72 @@ COMMENT ON FUNCTION public.keep_meter_state() IS 'Brings meter_state up to the r
 CREATE FUNCTION public.keep_vehicle_state() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET enable_nestloop TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
+declare
+    updated bigint;
 begin
+    with newest as materialized (
+        select distinct on (t.vehicle_id)
+            t.vehicle_id,
+            t.recorded_at,
+            t.soc,
+            t.kwh_delivered_dc,
+            t.battery_temp
+        from touched as t
+        order by t.vehicle_id, t.recorded_at desc
+    )
+
+    update vehicle_state as s
+    set
+        recorded_at = n.recorded_at,
+        soc = n.soc,
+        kwh_delivered_dc = n.kwh_delivered_dc,
+        battery_temp = n.battery_temp,
+        updated_at = now()
+    from newest as n
+    where
+        s.vehicle_id = n.vehicle_id
+        and s.vehicle_id = any (array(select w.vehicle_id from newest as w))
+        -- What comes late never takes the place of what is newer.
+        and s.recorded_at < n.recorded_at;
+
+    -- One row for each reading: the devices were all known, with one reading each, and none was late.
+    get diagnostics updated = row_count;
+    if updated = (select count(*) from touched) then
+        return null;
+    end if;
+
+    with newest as materialized (
+        select distinct on (t.vehicle_id)
+            t.vehicle_id,
+            t.recorded_at,
+            t.soc,
+            t.kwh_delivered_dc,
+            t.battery_temp
+        from touched as t
+        order by t.vehicle_id, t.recorded_at desc
+    )
+
     insert into vehicle_state as s (vehicle_id, recorded_at, soc, kwh_delivered_dc, battery_temp)
-    select distinct on (t.vehicle_id)
-        t.vehicle_id,
-        t.recorded_at,
-        t.soc,
-        t.kwh_delivered_dc,
-        t.battery_temp
-    from touched as t
-    order by t.vehicle_id, t.recorded_at desc
+    select
+        n.vehicle_id,
+        n.recorded_at,
+        n.soc,
+        n.kwh_delivered_dc,
+        n.battery_temp
+    from newest as n
+    left join vehicle_state as k
+        on
+            n.vehicle_id = k.vehicle_id
+            and k.vehicle_id = any (array(select w.vehicle_id from newest as w))
+            and n.recorded_at <= k.recorded_at
+    where k.vehicle_id is null
+    order by n.vehicle_id
+    -- Another writer may have brought the device in the meantime.
     on conflict (vehicle_id) do update set
         recorded_at = excluded.recorded_at,
         soc = excluded.soc,

@@ -58,10 +58,10 @@ def rows(values: Sequence[tuple[Any, ...]]) -> bytes:
     """Give rows as text for COPY, with commas between values.
 
     Made of JSON, whose encoder takes a tenth of the time of formatting value by value in Python. It is exact:
-    ids hold nothing that JSON or COPY would escape, timestamps are RFC 3339 in UTC, and the encoder writes
-    the shortest text that reads back as the same float.
+    ids hold nothing that JSON or COPY would escape, and no brackets, timestamps are RFC 3339 in UTC, and the
+    encoder writes the shortest text that reads back as the same float.
     """
-    return _ENCODER.encode(values)[2:-2].replace(b"],[", b"\n").translate(None, b'"')
+    return _ENCODER.encode_lines(values).translate(None, b'"[]')
 
 
 METER: Final = Stream(

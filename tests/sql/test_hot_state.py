@@ -132,6 +132,42 @@ def test_what_comes_late_never_takes_the_place_of_what_is_newer(
     assert states(service, stream)[0] == values([reading(stream, "d-1", microsecond, 0.25)])[0]
 
 
+@pytest.mark.parametrize("add", [by_copy, by_statement, by_array, by_hand])
+def test_all_that_can_come_in_one_statement(service: Connection, stream: Stream, add: Add) -> None:
+    """Of devices that are known and new: one reading or several, newer, late, and both."""
+    by_copy(service, stream, [reading(stream, device, 0, 0.5) for device in ("b", "d", "f", "h")])
+    minutes = {"a": (1, 2), "b": (3, 1), "c": (-9,), "d": (-3,), "f": (-1, 4), "g": (5,), "h": (6,)}
+    add(service, stream, [reading(stream, device, each) for device in minutes for each in minutes[device]])
+    found = states(service, stream)
+    assert found == newest(service, stream)
+    assert [(row[0], row[1]) for row in found] == [
+        (device, at(max(each) if device != "d" else 0)) for device, each in minutes.items()
+    ]
+
+
+def test_the_cost_is_that_of_the_devices_that_are_touched(
+    owner: Connection, service: Connection, stream: Stream
+) -> None:
+    """However many others there are, and also where the first statement of a connection was a large one."""
+    devices = [f"d-{number:04}" for number in range(3000)]
+    by_copy(service, stream, [reading(stream, device, 0) for device in devices])
+    owner.execute(f"vacuum analyze {stream.kind}_state".encode())
+    by_copy(service, stream, [reading(stream, device, 1) for device in devices[::3]])
+    looked_at = (
+        "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables "
+        "where relname = %s || '_state'"
+    )
+    chosen = [devices[0], devices[1700], devices[2999], "new"]
+    for minute, few in enumerate([chosen[:3], chosen[1:2], chosen[:2], chosen], start=2):
+        with service.transaction():
+            [(before,)] = service.execute(looked_at, (stream.kind,)).fetchall()
+            by_copy(service, stream, [reading(stream, device, minute) for device in few])
+            [(after,)] = service.execute(looked_at, (stream.kind,)).fetchall()
+            # Each in the walk, and where one is new, in a second one.
+            assert len(few) <= after - before + 1 <= 2 * len(few)
+    assert len(states(service, stream)) == 3001
+
+
 def test_what_is_not_stored_is_not_told(service: Connection, stream: Stream) -> None:
     """A repeat of the newest key with other values, refused by the history, is not in the state either."""
     by_copy(service, stream, [reading(stream, "d-1", 0, 0.5)])

@@ -7,6 +7,7 @@ read. A whole block is validated in one call; only when that fails is each row l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import msgspec
@@ -16,7 +17,7 @@ from service.importer.clock import Clock, zone_of
 from service.importer.columns import Columns, ReadNumber, id_reader, is_device_id, number_reader, text_reader
 from service.importer.dialect import Row
 from service.importer.refusal import CellError, Refusal
-from service.readings import Kind, MeterReading, Reading, TimeRule, VehicleReading
+from service.readings import DeviceId, Kind, MeterReading, Reading, TimeRule, VehicleReading, ids_are_good
 
 # Columns taken when no option names one: the names in JSON and in the database, and the plain word.
 _ID_COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -136,13 +137,14 @@ class RowReader:
         return values
 
     def _convert(self, values: list[dict[str, Any]]) -> Sequence[Reading | Refusal]:
-        try:
-            return cast("list[Reading | Refusal]", msgspec.convert(values, self._many, strict=True))
-        except msgspec.ValidationError:
-            return [self._convert_one(row) for row in values]
+        if ids_are_good(row[self._id_field] for row in values):
+            with suppress(msgspec.ValidationError):
+                return cast("list[Reading | Refusal]", msgspec.convert(values, self._many, strict=True))
+        return [self._convert_one(row) for row in values]
 
     def _convert_one(self, values: dict[str, Any]) -> Reading | Refusal:
         try:
+            msgspec.convert(values[self._id_field], DeviceId)
             return msgspec.convert(values, self._struct, strict=True)
         except msgspec.ValidationError as error:
             return self._blame(values, error)

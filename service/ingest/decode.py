@@ -16,7 +16,7 @@ import msgspec
 
 from service.ingest.explain import explain
 from service.ingest.outcome import Decoded, Rejection
-from service.ingest.shapes import EITHER, EITHERS, METER, SHAPES, UNREADABLE, VEHICLE, Shape
+from service.ingest.shapes import METER, SHAPES, UNREADABLE, VEHICLE, Shape, of_both_kinds
 from service.readings import Kind, Reading, TimeRule, Window, kind_of
 
 _WHITESPACE: Final = b" \t\n\r"
@@ -193,7 +193,7 @@ def _decode_plain(
     if b"readings" in body or (kind is None and _may_name_both(body)) or b"\\" in body:
         return None
     try:
-        reading = (SHAPES[kind] if kind else _guess(body)).one.decode(body)
+        reading = (SHAPES[kind] if kind else _guess(body)).one(body)
     except UNREADABLE:
         return None
     return reading if _all_good([reading], rule, topic_id) else None
@@ -203,7 +203,7 @@ def _decode_one(part: bytes, index: int, kind: Kind | None, topic_id: str | None
     shape = SHAPES[kind] if kind else _guess(part)
     if kind is not None or not _may_name_both(part):
         try:
-            reading = shape.one.decode(part)
+            reading = shape.one(part)
         except UNREADABLE:
             pass
         else:
@@ -233,17 +233,12 @@ def _at_once(
     """Decode an array or lines in one call; None unless every reading is good."""
     try:
         if kind is None and _may_name_both(body):
-            either = EITHER.decode_lines(body) if lines else EITHERS.decode(body)
-            mixed = [each.reading() for each in either]
-            readings = [reading for reading in mixed if reading is not None]
-            if len(readings) < len(mixed):
-                return None
+            readings = of_both_kinds(body, lines=lines)
         else:
-            shape = SHAPES[kind] if kind else _guess(body)
-            readings = shape.one.decode_lines(body) if lines else shape.many.decode(body)
+            readings = (SHAPES[kind] if kind else _guess(body)).many(body, lines=lines)
     except UNREADABLE:
         return None
-    return readings if _all_good(readings, rule, topic_id) else None
+    return readings if readings is not None and _all_good(readings, rule, topic_id) else None
 
 
 def _all_good(readings: list[Reading], rule: TimeRule | Window, topic_id: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -15,8 +16,10 @@ from service.readings import (
     SocPercent,
     TemperatureC,
     Timestamp,
+    UncheckedId,
     VehicleReading,
     VoltageV,
+    ids_are_good,
 )
 
 # What msgspec and Python raise for bytes that are no JSON of the wanted type, or are nested too deeply.
@@ -39,27 +42,36 @@ class Shape:
         self.kind = kind
         self.struct = struct
         self.id_name = id_name
-        self.one: msgspec.json.Decoder[Reading] = msgspec.json.Decoder(struct)
-        self.many: msgspec.json.Decoder[list[Reading]] = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+        self._one: msgspec.json.Decoder[Reading] = msgspec.json.Decoder(struct)
+        self._many: msgspec.json.Decoder[list[Reading]] = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
         self.fields = [
             Field(
                 field.encode_name,
-                _bounds(field.type),
-                msgspec.json.Decoder(field.type),
-                msgspec.json.Decoder(_bare(field.type)),
+                _bounds(rules),
+                msgspec.json.Decoder(rules),
+                msgspec.json.Decoder(_bare(rules)),
             )
             for field in msgspec.structs.fields(struct)
+            for rules in [DeviceId if field.name == "device_id" else field.type]
         ]
+
+    def one(self, body: bytes) -> Reading:
+        """Decode a reading; raises UNREADABLE."""
+        return _checked([self._one.decode(body)])[0]
+
+    def many(self, body: bytes, *, lines: bool) -> list[Reading]:
+        """Decode an array of readings, or lines of one each; raises UNREADABLE."""
+        return _checked(self._many.decode(body) if not lines else self._one.decode_lines(body))
 
 
 class Either(msgspec.Struct, gc=False, rename="camel"):
     """A reading of either kind, as long as it has nothing that contradicts the other: for mixed payloads."""
 
     timestamp: Timestamp
-    meter_id: DeviceId | msgspec.UnsetType = msgspec.UNSET
+    meter_id: UncheckedId | msgspec.UnsetType = msgspec.UNSET
     kwh_consumed_ac: EnergyKwh | msgspec.UnsetType = msgspec.UNSET
     voltage: VoltageV | msgspec.UnsetType = msgspec.UNSET
-    vehicle_id: DeviceId | msgspec.UnsetType = msgspec.UNSET
+    vehicle_id: UncheckedId | msgspec.UnsetType = msgspec.UNSET
     soc: SocPercent | msgspec.UnsetType = msgspec.UNSET
     kwh_delivered_dc: EnergyKwh | msgspec.UnsetType = msgspec.UNSET
     battery_temp: TemperatureC | msgspec.UnsetType = msgspec.UNSET
@@ -76,8 +88,22 @@ class Either(msgspec.Struct, gc=False, rename="camel"):
         )
 
 
-EITHERS: Final = msgspec.json.Decoder(list[Either])
-EITHER: Final = msgspec.json.Decoder(Either)
+_EITHERS: Final = msgspec.json.Decoder(list[Either])
+_EITHER: Final = msgspec.json.Decoder(Either)
+_id: Final = attrgetter("device_id")
+
+
+def of_both_kinds(body: bytes, *, lines: bool) -> list[Reading] | None:
+    """Decode an array or lines of readings of any kind, None if one contradicts itself; raises UNREADABLE."""
+    either = _EITHER.decode_lines(body) if lines else _EITHERS.decode(body)
+    readings = [reading for each in either if (reading := each.reading()) is not None]
+    return _checked(readings) if len(readings) == len(either) else None
+
+
+def _checked(readings: list[Reading]) -> list[Reading]:
+    if not ids_are_good(map(_id, readings)):
+        raise msgspec.ValidationError("an id holds a character that it may not")
+    return readings
 
 
 def _bare(annotated: Any) -> type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from service.ingest.decode import decode, decode_lines, raw_part
 from service.ingest.outcome import Decoded
-from service.readings import Kind, MeterReading, Reading, VehicleReading
+from service.readings import DeviceId, Kind, MeterReading, Reading, VehicleReading, ids_are_good, kind_of
 from tests.support import strategies
-from tests.support.strategies import RULE, encode, json_array, pure
+from tests.support.strategies import RULE, altered, encode, json_array, meter, pure, vehicle
 
 kinds = st.sampled_from([None, "meter", "vehicle"])
 anything = strategies.readings | strategies.bad_readings() | strategies.near_readings
@@ -39,6 +40,46 @@ def test_round_trip(sent: list[Reading]) -> None:
     ):
         assert (result.readings, result.rejections) == (sent, [])
         assert result.indices == list(range(len(sent)))
+
+
+near_ids = (
+    st.text(st.sampled_from('aZ09._:-,[]"\\\n\0 \x7fé€𐍈'), max_size=3) | strategies.device_ids | st.text()
+)
+
+
+@given(st.lists(near_ids, max_size=4))
+def test_ids_are_good(ids: list[str]) -> None:
+    """Many ids at once are found good exactly where each character of theirs makes an id."""
+
+    def is_good(text: str) -> bool:
+        with suppress(msgspec.ValidationError):
+            return bool(msgspec.convert(text, DeviceId))
+        return False
+
+    assert ids_are_good(ids) == all(map(is_good, "".join(ids)))
+
+
+@pure
+@given(near_ids, strategies.readings)
+def test_a_bad_id_gets_in_by_no_shape(text: str, other: Reading) -> None:
+    """Whatever is around it: COPY is made of ids that hold nothing to escape."""
+    try:
+        msgspec.convert(text, DeviceId)
+        found = text
+    except msgspec.ValidationError:
+        found = None
+    for sent in (altered(meter(), meterId=text), altered(vehicle(), vehicleId=text)):
+        array = json_array([sent, other])
+        one = msgspec.json.encode(sent)
+        for result in (
+            decode(array, RULE),
+            decode(array, RULE, kind=kind_of(other)),
+            decode(b'{"readings":' + array + b"}", RULE),
+            decode_lines(one + b"\n" + msgspec.json.encode(other), RULE),
+            decode(one, RULE),
+            decode(json_array([sent]), RULE, topic_id="m-1"),
+        ):
+            assert {reading.device_id for reading in result.readings} <= {found, other.device_id}
 
 
 @pure

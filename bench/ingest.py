@@ -93,13 +93,14 @@ def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Res
         warm(engine, database, pids, port, way, sizes)
         for turn in range(sizes.rounds):
             block = way.block(sizes, turn)
+            # Ours right after what it is held against: a minute later a shared machine may be another one.
             copied.append(baselines.copy(block))
-            copied_here.append(own_tables.copy(block, "public"))
-            # Fewer of the same rows: it is slow.
-            one_by_one.append(baselines.transactions(block.most(sizes.transactions)))
             shots.append(fire(engine, database, pids, block, way.how(port)))
+            copied_here.append(own_tables.copy(block, "public"))
             if way.repeat:
                 again.append(fire(engine, database, pids, block, way.how(port), repeated=True))
+            # Fewer of the same rows: it is slow.
+            one_by_one.append(baselines.transactions(block.most(sizes.transactions)))
     result = Result(name, what, {"batch": way.batch, "over": way.over, "readings": block.readings})
     rates = [shot.per_s for shot in shots]
     result.figures |= spread("per_s", rates, 0)

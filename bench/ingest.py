@@ -41,12 +41,15 @@ class Way(NamedTuple):
         return {"port": port, **{name: getattr(self, name) for name in named}}
 
     def block(self, sizes: Sizes, turn: int) -> Block:
-        """Give the readings of a turn; those of a message are of one device, a minute apart."""
+        """Give the readings of a turn; those of a message are of one device, a minute apart.
+
+        The minute after them is left free, see `warm`.
+        """
         if self.over == "mqtt" and self.batch > 1:
             devices = max(1, sizes.devices * sizes.minutes // self.batch)
-            return Block(1 + turn * self.batch, self.batch, devices)
+            return Block(1 + turn * (self.batch + 1), self.batch, devices)
         most = sizes.messages if self.over == "mqtt" else sizes.requests * self.batch
-        return Block(1 + turn * sizes.minutes, sizes.minutes, sizes.devices).most(most)
+        return Block(1 + turn * (sizes.minutes + 1), sizes.minutes, sizes.devices).most(most)
 
 
 @contextmanager
@@ -65,10 +68,15 @@ def processes(engine: Engine, database: Database, way: Way) -> Iterator[tuple[in
             yield engine.broker_port, pids
 
 
-def warm(engine: Engine, database: Database, pids: list[int], port: int, way: Way, sizes: Sizes) -> None:
-    """Send a minute of the fleet, so that all its devices and today's chunks are there."""
+def warm(
+    engine: Engine, database: Database, pids: list[int], port: int, way: Way, sizes: Sizes, minute: int = 0
+) -> None:
+    """Send a minute of the fleet, so that all its devices and today's chunks are there.
+
+    After a repeat, so that writers no longer look up each reading: they do until a batch is all new.
+    """
     batch = max(way.batch, 500) if way.over == "http" else 1
-    fire(engine, database, pids, Block(0, 1, sizes.devices), way._replace(batch=batch).how(port))
+    fire(engine, database, pids, Block(minute, 1, sizes.devices), way._replace(batch=batch).how(port))
 
 
 def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Result:
@@ -99,6 +107,7 @@ def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Res
             copied_here.append(own_tables.copy(block, "public"))
             if way.repeat:
                 again.append(fire(engine, database, pids, block, way.how(port), repeated=True))
+                warm(engine, database, pids, port, way, sizes, block.first + block.minutes)
             # Fewer of the same rows: it is slow.
             one_by_one.append(baselines.transactions(block.most(sizes.transactions)))
     result = Result(name, what, {"batch": way.batch, "over": way.over, "readings": block.readings})

@@ -80,7 +80,7 @@ def warm(
 
 
 def measure(engine: Engine, sizes: Sizes, name: str, what: str, way: Way) -> Result:
-    """Take turns: psql's copy, one transaction a reading, ours, and ours once more where it is repeated.
+    """Take turns: psql's copy, ours, ours once more where it is repeated, and one transaction a reading.
 
     The copy is made twice: into bare hypertables, and into those of a second database of ours, which log late
     hours and keep the hot state.

@@ -136,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(gt=0, le=744, description="Hours that a browser stays signed in with a key it was shown")
     ] = 12.0
     api_key: Annotated[
-        str, Meta(description="Key that the simulator sends with requests", extra=secret.WHOLE)
+        str, Meta(description="Key that the simulator and `top` send with requests", extra=secret.WHOLE)
     ] = ""
     http_max_body_bytes: Annotated[
         Positive, Meta(description="Largest request body as it arrives, in bytes")
@@ -227,7 +227,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="How long a stopping process tries to store what it took; MQTT keeps the rest"),
     ] = 8.0
     read_pool_max: Annotated[
-        int, Meta(ge=1, le=200, description="Database connections that answer analytics, per process")
+        int, Meta(ge=1, le=200, description="Database connections that answer requests, per process")
     ] = 8
     statement_timeout_s: Annotated[
         Seconds, Meta(description="Longest time one query of the API may take")

@@ -1728,9 +1728,12 @@ begin
         -- What comes late never takes the place of what is newer.
         and s.recorded_at < n.recorded_at;
 
-    -- One row for each reading: the devices were all known, with one reading each, and none was late.
+    -- One row for each reading, or else for each device: all were known, and none was late.
     get diagnostics updated = row_count;
-    if updated = (select count(*) from touched) then
+    if
+        updated = (select count(*) from touched)
+        or updated = (select count(*) from (select from touched as t group by t.meter_id) as d)
+    then
         return null;
     end if;
 
@@ -1809,9 +1812,12 @@ begin
         -- What comes late never takes the place of what is newer.
         and s.recorded_at < n.recorded_at;
 
-    -- One row for each reading: the devices were all known, with one reading each, and none was late.
+    -- One row for each reading, or else for each device: all were known, and none was late.
     get diagnostics updated = row_count;
-    if updated = (select count(*) from touched) then
+    if
+        updated = (select count(*) from touched)
+        or updated = (select count(*) from (select from touched as t group by t.vehicle_id) as d)
+    then
         return null;
     end if;
 

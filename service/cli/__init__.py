@@ -1,4 +1,4 @@
-"""The command `fleetwatt`: one file a command group, imported only when it is called."""
+"""The command `fleetwatt`: `_COMMANDS` names the file of each, imported only when it is called."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What was refused: listed, looked at, and tried again after a fix."""
+"""What was refused: listed, looked at, and tried again after a fix, or dismissed."""

@@ -121,7 +121,7 @@ _PROBLEMS: Final = {
     "403": Problem(
         403,
         "not_allowed",
-        "the key w4Zk0yq9XbTn may not do that: it takes a key with the scope admin",
+        "the key w4zk0yq9xbtn may not do that: it takes a key with the scope admin",
         title="The key is not good for this",
     ),
     "404": Problem(404, "unknown_device", "no vehicle 'VH-9999' has ever reported"),

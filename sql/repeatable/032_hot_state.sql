@@ -8,8 +8,9 @@
 --
 -- The settings of both functions leave the planner this one plan. It costs what the batch has in devices, however
 -- many there are, and takes rows in the order of ids, so that two writers do not wait for each other in a circle: all
--- known ones, then all new ones. The one way left to meet is a device that a third writer makes known between a
--- writer's two steps, while both add others that are new; the server ends one of them, which tries again.
+-- known ones, then all new ones. One way is left to meet: a device becomes known between the two steps of a writer,
+-- and another, to whom it is a known one already, holds it and waits for a device of the first step. The server ends
+-- one of the two after a second. The service tries again; whoever copies by psql into a live fleet has to.
 
 create or replace function keep_meter_state()
 returns trigger
@@ -47,9 +48,12 @@ begin
         -- What comes late never takes the place of what is newer.
         and s.recorded_at < n.recorded_at;
 
-    -- One row for each reading: the devices were all known, with one reading each, and none was late.
+    -- One row for each reading, or else for each device: all were known, and none was late.
     get diagnostics updated = row_count;
-    if updated = (select count(*) from touched) then
+    if
+        updated = (select count(*) from touched)
+        or updated = (select count(*) from (select from touched as t group by t.meter_id) as d)
+    then
         return null;
     end if;
 
@@ -127,9 +131,12 @@ begin
         -- What comes late never takes the place of what is newer.
         and s.recorded_at < n.recorded_at;
 
-    -- One row for each reading: the devices were all known, with one reading each, and none was late.
+    -- One row for each reading, or else for each device: all were known, and none was late.
     get diagnostics updated = row_count;
-    if updated = (select count(*) from touched) then
+    if
+        updated = (select count(*) from touched)
+        or updated = (select count(*) from (select from touched as t group by t.vehicle_id) as d)
+    then
         return null;
     end if;
 

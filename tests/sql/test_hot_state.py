@@ -260,6 +260,7 @@ def until_waiting(owner: Connection, connection: Connection, doing: Future[None]
         time.sleep(0.002)
 
 
+@pytest.mark.parametrize("minutes", [(1, 2), (2, 1)], ids=["newer_last", "newer_first"])
 @pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
 @pytest.mark.parametrize("add", [by_copy, by_statement, by_array])
 def test_two_writers_in_opposite_order_do_not_deadlock(
@@ -270,11 +271,12 @@ def test_two_writers_in_opposite_order_do_not_deadlock(
     stream: Stream,
     add: Add,
     known: bool,
+    minutes: tuple[int, int],
 ) -> None:
     """Each writes other readings of the same devices; a gate in the middle of the ids stops the first.
 
     If each locked in the order in which it was given its readings, both would hold a half of the devices
-    and want the other.
+    and want the other. Whoever comes last with what is older changes nothing.
     """
     devices = ["d-1", "d-2", "d-3", "d-4", "d-5"]
     by_copy(owner, stream, [reading(stream, device, 0) for device in (devices if known else ["d-3"])])
@@ -288,9 +290,9 @@ def test_two_writers_in_opposite_order_do_not_deadlock(
             add(connection, stream, [reading(stream, each, minute) for each in order])
             connection.commit()
 
-        first = pool.submit(write, one, devices, 1)
+        first = pool.submit(write, one, devices, minutes[0])
         until_waiting(owner, one, first)
-        second = pool.submit(write, two, devices[::-1], 2)
+        second = pool.submit(write, two, devices[::-1], minutes[1])
         until_waiting(owner, two, second)
         gate.rollback()
         first.result()

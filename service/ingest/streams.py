@@ -61,7 +61,7 @@ def rows(values: Sequence[tuple[Any, ...]]) -> bytes:
     ids hold nothing that JSON or COPY would escape, and no brackets, timestamps are RFC 3339 in UTC, and the
     encoder writes the shortest text that reads back as the same float.
     """
-    return _ENCODER.encode_lines(values).translate(None, b'"[]')
+    return _ENCODER.encode_lines(values)[:-1].translate(None, b'"[]')
 
 
 METER: Final = Stream(

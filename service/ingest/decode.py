@@ -238,7 +238,7 @@ def _at_once(
             readings = (SHAPES[kind] if kind else _guess(body)).many(body, lines=lines)
     except UNREADABLE:
         return None
-    return readings if readings is not None and _all_good(readings, rule, topic_id) else None
+    return readings if _all_good(readings, rule, topic_id) else None
 
 
 def _all_good(readings: list[Reading], rule: TimeRule | Window, topic_id: str | None) -> bool:

@@ -61,7 +61,7 @@ class Shape:
 
     def many(self, body: bytes, *, lines: bool) -> list[Reading]:
         """Decode an array of readings, or lines of one each; raises UNREADABLE."""
-        return _checked(self._many.decode(body) if not lines else self._one.decode_lines(body))
+        return _checked(self._one.decode_lines(body) if lines else self._many.decode(body))
 
 
 class Either(msgspec.Struct, gc=False, rename="camel"):
@@ -93,11 +93,13 @@ _EITHER: Final = msgspec.json.Decoder(Either)
 _id: Final = attrgetter("device_id")
 
 
-def of_both_kinds(body: bytes, *, lines: bool) -> list[Reading] | None:
-    """Decode an array or lines of readings of any kind, None if one contradicts itself; raises UNREADABLE."""
+def of_both_kinds(body: bytes, *, lines: bool) -> list[Reading]:
+    """Decode an array of readings of any kind, or lines of one each; raises UNREADABLE."""
     either = _EITHER.decode_lines(body) if lines else _EITHERS.decode(body)
     readings = [reading for each in either if (reading := each.reading()) is not None]
-    return _checked(readings) if len(readings) == len(either) else None
+    if len(readings) < len(either):
+        raise msgspec.ValidationError("a reading is of both kinds, of neither, or not whole")
+    return _checked(readings)
 
 
 def _checked(readings: list[Reading]) -> list[Reading]:
